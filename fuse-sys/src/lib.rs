@@ -1,0 +1,1 @@
+//! Bindings of libfuse 2 and 3.

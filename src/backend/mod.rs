@@ -1,0 +1,4 @@
+//! Backends: what implements `fs::FileSystem`.
+
+pub mod alluxio;
+pub mod local;

@@ -1,0 +1,101 @@
+//! What a backend is: the traits that the embedded store, Alluxio and the caches implement, and the
+//! types that cross them. Knows nothing of inodes, handles or the kernel.
+//!
+//! The model is Alluxio's: a file is written once, from its first byte to its last, by one writer, and
+//! can be read when it is complete.
+
+mod cancel;
+mod error;
+mod path;
+mod types;
+
+pub use cancel::Cancel;
+pub use cancel::Ctx;
+pub use error::Fault;
+pub use error::FsError;
+pub use error::Result;
+pub use path::FsPath;
+pub use types::Attr;
+pub use types::CreateOptions;
+pub use types::DirEntry;
+pub use types::FileKind;
+pub use types::RenameMode;
+pub use types::SetAttr;
+pub use types::Slices;
+pub use types::StatFs;
+pub use types::Timestamp;
+
+use std::sync::Arc;
+
+/// A tree of files and directories. Every call may block until it is done, its context is cancelled or
+/// the backend's own deadline has passed.
+pub trait FileSystem: Send + Sync {
+    /// The attributes of `path`. [`Fault::NotFound`] if there is nothing.
+    fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr>;
+
+    /// The entries of the directory `path`, without `.` and `..`, in the backend's order.
+    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>>;
+
+    /// Makes an empty directory with the permission bits `mode` (0 to 0o7777, umask applied already).
+    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr>;
+
+    /// Makes a new file, incomplete until [`FileWriter::commit`]. Fails with [`Fault::Exists`] if there
+    /// is one, unless the options say that it is to be replaced.
+    fn create(&self, ctx: &Ctx, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Box<dyn FileWriter>)>;
+
+    /// Opens a complete file for reading. [`Fault::Busy`] if somebody is still writing it.
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>>;
+
+    /// Removes the file `path`; [`Fault::IsDirectory`] if it is none.
+    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()>;
+
+    /// Removes the empty directory `path`; [`Fault::NotDirectory`] or [`Fault::NotEmpty`] if it is not.
+    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()>;
+
+    /// Moves `from` to `to` with the meaning of rename(2).
+    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()>;
+
+    /// Changes the attributes that are present in `change` and returns all of them.
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr>;
+
+    /// Capacity and use.
+    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs>;
+
+    /// Checks that the mounting user may use `path` in the ways of `mask`, the `R_OK`, `W_OK`, `X_OK` bits of
+    /// access(2) (0 asks only for existence). [`Fault::PermissionDenied`] if not.
+    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()>;
+}
+
+/// A directory's entries as they come from the backend, batch by batch, so that a large directory is
+/// neither waited for nor held as a whole.
+pub trait Listing: Send {
+    /// The next entries, at least one, or an empty vector at the end.
+    fn next_batch(&mut self, ctx: &Ctx) -> Result<Vec<DirEntry>>;
+}
+
+/// A complete file, open for reading. Shared by threads; reads may overlap and come in any order.
+pub trait FileReader: Send + Sync {
+    /// The attributes when it was opened. `size` is the end for reading.
+    fn attr(&self) -> &Attr;
+
+    /// The bytes at `offset`, up to `len` of them: fewer only at the end of the file, none past it.
+    fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices>;
+}
+
+/// A file that is being written, by one thread at a time, in offset order. Dropped without a commit, it
+/// is given up: the backend removes what it can, and never shows the file as complete.
+pub trait FileWriter: Send {
+    /// Takes `data` as the bytes that follow what was written before.
+    fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()>;
+
+    /// Makes what was written so far durable at the server, if that can be done; [`Fault::NotSupported`]
+    /// if not.
+    fn sync(&mut self, ctx: &Ctx) -> Result<()>;
+
+    /// Completes the file: on success every client sees it with all its bytes. Called at most once;
+    /// after a failure the writer can only be dropped.
+    fn commit(&mut self, ctx: &Ctx) -> Result<Attr>;
+
+    /// The file was renamed through this mount while it is being written.
+    fn renamed(&mut self, to: &FsPath);
+}

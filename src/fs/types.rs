@@ -1,0 +1,194 @@
+//! The values that cross the traits of this module: plain, owned, without behaviour of their own.
+
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// What an entry is. Alluxio has no links, devices or pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    Regular,
+}
+
+/// A point in time as stat(2) shows it: seconds since 1970 and 0 to 999,999,999 nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01 UTC; negative before it.
+    pub secs: i64,
+    /// Nanoseconds within the second.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// The time now.
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
+    /// From Alluxio's milliseconds since 1970.
+    pub fn from_millis(millis: i64) -> Self {
+        let nanos = u32::try_from(millis.rem_euclid(1000)).expect("0 to 999") * 1_000_000;
+        Self { secs: millis.div_euclid(1000), nanos }
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
+            Err(before) => {
+                let before: Duration = before.duration();
+                let whole = before.as_secs() as i64;
+                match before.subsec_nanos() {
+                    0 => Self { secs: -whole, nanos: 0 },
+                    nanos => Self { secs: -whole - 1, nanos: 1_000_000_000 - nanos },
+                }
+            }
+        }
+    }
+}
+
+/// The attributes of a file or directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// The backend's number for this file, never 0. A path that was removed and made again has another one;
+    /// a renamed file keeps it.
+    pub id: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes of a file; for a directory what the backend shows (Alluxio: the number of children).
+    pub size: u64,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u32,
+    /// Number of names; 1 where the backend does not count.
+    pub nlink: u32,
+    /// Owner as shown by this mount.
+    pub uid: u32,
+    /// Group as shown by this mount.
+    pub gid: u32,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change of the attributes.
+    pub ctime: Timestamp,
+    /// False while somebody is writing the file; `size` is then not its final one.
+    pub complete: bool,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// The last component: not empty, without `/`.
+    pub name: String,
+    /// Its attributes, as far as the listing knows them.
+    pub attr: Attr,
+}
+
+/// How a new file is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CreateOptions {
+    /// Permission bits, umask applied already.
+    pub mode: u32,
+    /// Put the new file in the place of one that exists, which is gone then.
+    pub replace: bool,
+}
+
+/// What rename(2) does when the target exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// A file replaces a file, a directory an empty directory.
+    Replace,
+    /// `RENAME_NOREPLACE`: the target must not exist.
+    NoReplace,
+}
+
+/// Attributes to change; absent ones stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// New permission bits.
+    pub mode: Option<u32>,
+    /// New owner.
+    pub uid: Option<u32>,
+    /// New group.
+    pub gid: Option<u32>,
+    /// New time of last access.
+    pub atime: Option<Timestamp>,
+    /// New time of last change.
+    pub mtime: Option<Timestamp>,
+}
+
+/// Capacity and use, in blocks of `block_size` bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatFs {
+    /// Bytes of one block.
+    pub block_size: u32,
+    /// All blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Longest name in bytes.
+    pub name_max: u32,
+}
+
+/// The bytes of one read, in order, as they lie: parts of mapped blocks or of received messages.
+#[derive(Clone, Debug, Default)]
+pub struct Slices {
+    parts: SmallVec<[Bytes; 4]>,
+    len: usize,
+}
+
+impl Slices {
+    /// No bytes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds `part` at the end.
+    pub fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.len += part.len();
+            self.parts.push(part);
+        }
+    }
+
+    /// Adds all parts of `other` at the end.
+    pub fn append(&mut self, other: Self) {
+        self.len += other.len;
+        self.parts.extend(other.parts);
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The parts, none of them empty.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// All bytes in one piece: a copy, for tests and small reads.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
+}
+
+impl From<Bytes> for Slices {
+    fn from(part: Bytes) -> Self {
+        let mut slices = Self::new();
+        slices.push(part);
+        slices
+    }
+}
