@@ -29,7 +29,10 @@ use crate::fs::Timestamp;
 
 /// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
 /// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
-const REORDER_WAIT: Duration = Duration::from_millis(100);
+const REORDER_WAIT: Duration = Duration::from_millis(500);
+
+/// The same for a file that has a real hole already: its writer leaves out zeros on purpose.
+const SPARSE_WAIT: Duration = Duration::from_millis(10);
 
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
@@ -56,6 +59,8 @@ struct State {
     written: u64,
     /// Length that ftruncate(2) asked for; zeros are added up to it when the file is completed.
     length: u64,
+    /// A hole was filled with zeros before.
+    sparse: bool,
     changed: Timestamp,
     failed: Option<FsError>,
 }
@@ -118,7 +123,7 @@ impl WriteStream {
     ) -> Arc<Self> {
         let written = if matches!(slot, Slot::Complete) { attr.size } else { 0 };
         let changed = attr.mtime;
-        let state = State { path, slot, attr, written, length: 0, changed, failed: None };
+        let state = State { path, slot, attr, written, length: 0, sparse: false, changed, failed: None };
         Arc::new(Self { fs, commits, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -156,6 +161,7 @@ impl WriteStream {
             return Err(error);
         }
         let gap = offset - state.written;
+        state.sparse |= gap > 0;
         self.with_writer(ctx, state, |writer| {
             append_zeros(writer, ctx, gap)?;
             writer.append(ctx, data)?;
@@ -165,8 +171,8 @@ impl WriteStream {
 
     /// Waits until nobody uses the writer and the bytes before `offset` have come, or do not come.
     fn wait_for_offset(self: &Arc<Self>, ctx: &Ctx, offset: u64) -> Result<MutexGuard<'_, State>> {
-        let deadline = Instant::now() + REORDER_WAIT;
         let mut state = self.wait_idle(ctx)?;
+        let deadline = Instant::now() + if state.sparse { SPARSE_WAIT } else { REORDER_WAIT };
         while state.written < offset && state.can_grow() && Instant::now() < deadline {
             ctx.check()?;
             self.changed.wait_until(&mut state, deadline);
@@ -302,6 +308,8 @@ impl WriteStream {
         };
         let padding = length.saturating_sub(written);
         let result = append_zeros(writer.as_mut(), &ctx, padding).and_then(|()| writer.commit(&ctx));
+        // A file that failed is given up before anybody learns of it.
+        drop(writer);
         std::mem::forget(lent);
         let mut state = self.state.lock();
         match result {
