@@ -151,8 +151,8 @@ impl<F: Fetching> Window<F> {
         run.start = run.start.min(wanted.start);
         run.end = run.end.max(wanted.end);
         self.swallow_neighbours(&mut run);
-        let (id, end) = (run.id, run.end);
-        self.entries.retain(|_, entry| entry.run != id || entry.end + REORDER_MAX >= end);
+        let id = run.id;
+        self.entries.retain(|_, entry| entry.run != id || entry.end + REORDER_MAX >= wanted.start);
         self.runs.push(run);
         self.limit_sequential();
         (self.runs.len() - 1, advanced)

@@ -1,6 +1,0 @@
-//! temp
-#![allow(dead_code)]
-mod abort_codec;
-mod budget;
-mod layout;
-mod window;
