@@ -2,7 +2,6 @@
 //! their units and their precedence is above; nothing here knows a property file.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -40,7 +39,10 @@ impl FromStr for HostPort {
     /// `host:port`, `[v6 address]:port`, or a host alone, which means the port of a master.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            FsError::because(Fault::InvalidArgument, format!("{text:?} is not an address, {why}: give host:port"))
+            FsError::because(
+                Fault::InvalidArgument,
+                format!("{text:?} is not an address, {why}: give host:port"),
+            )
         };
         let text = text.trim();
         let (host, port) = match text.strip_prefix('[') {
@@ -183,8 +185,7 @@ pub struct AlluxioOptions {
 
     /// `alluxio.user.file.metadata.load.type`.
     pub metadata_load: MetadataLoad,
-    /// `alluxio.user.file.metadata.sync.interval`, if the user set it; -1 ms is `None` inside `Some`.
-    /// Left out, the master goes by its own rules.
+    /// `alluxio.user.file.metadata.sync.interval`, if the user set it. Left out, the master goes by its own rules.
     pub sync_interval: Option<SyncInterval>,
     /// `alluxio.security.authorization.permission.umask`. For callers who give no mode; those of the kernel do.
     pub umask: u32,
@@ -413,11 +414,6 @@ fn launch_user() -> String {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => uid.to_string(),
     }
-}
-
-/// Where a worker's domain socket would be. Kept as a type of its own, as an empty text means none.
-pub(super) fn domain_socket(path: &str) -> Option<PathBuf> {
-    (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
 #[cfg(test)]
