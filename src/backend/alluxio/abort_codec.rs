@@ -143,7 +143,9 @@ impl<T> Stream for Requests<T> {
             match this.receiver.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(message)) => return Poll::Ready(Some(Outgoing::Message(message))),
-                Poll::Ready(None) if this.fate.load(Ordering::Acquire) == COMMITTED => return Poll::Ready(None),
+                Poll::Ready(None) if this.fate.load(Ordering::Acquire) == COMMITTED => {
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(None) => {}
             }
         }

@@ -99,9 +99,7 @@ impl Blocks {
             return Err(FsError::because(Fault::Io, detail));
         }
         let ufs = match info.persistence_state() {
-            "PERSISTED" => {
-                Ufs::Present { path: info.ufs_path().to_owned(), mount_id: info.mount_id() }
-            }
+            "PERSISTED" => Ufs::Present { path: info.ufs_path().to_owned(), mount_id: info.mount_id() },
             "TO_BE_PERSISTED" => Ufs::OnItsWay,
             _ => Ufs::Absent,
         };
@@ -228,7 +226,10 @@ impl Blocks {
 
     fn nowhere(&self, info: &BlockInfo) -> FsError {
         let id = info.block_id();
-        FsError::because(Fault::Io, format!("no worker holds block {id}, and the under file system has no copy"))
+        FsError::because(
+            Fault::Io,
+            format!("no worker holds block {id}, and the under file system has no copy"),
+        )
     }
 
     /// Brings what `sink` misses from `worker`; returns what part of the block that was.
@@ -240,7 +241,7 @@ impl Blocks {
         sequential: bool,
         sink: &Sink,
     ) -> Result<Range<u64>, Failure> {
-        let server = self.shared.connections.worker(worker);
+        let server = self.shared.connections.worker(worker)?;
         let start = sink.offset() - self.layout.block_start(block);
         let range = start..start + sink.missing();
         let request = self.request(block, info, &range, sequential);
@@ -289,11 +290,9 @@ impl Blocks {
         };
         match &self.ufs {
             Ufs::Absent => None,
-            Ufs::OnItsWay => Some(OpenUfsBlockOptions {
-                offset_in_file: Some(0),
-                block_in_ufs_tier: Some(true),
-                ..common
-            }),
+            Ufs::OnItsWay => {
+                Some(OpenUfsBlockOptions { offset_in_file: Some(0), block_in_ufs_tier: Some(true), ..common })
+            }
             Ufs::Present { path, mount_id } => Some(OpenUfsBlockOptions {
                 ufs_path: Some(path.clone()),
                 offset_in_file: Some(self.layout.block_start(block) as i64),
@@ -315,7 +314,8 @@ impl Blocks {
         let mut client = BlockWorkerClient::new(server.channel());
         self.shared.data.traffic.streams.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
-        let late = |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
+        let late =
+            |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
         let mut answers = match timeout(limit, call).await.map_err(late)? {
             Ok(answer) => answer.into_inner(),
             Err(status) => {
@@ -327,8 +327,10 @@ impl Blocks {
             }
         };
         while sink.missing() > 0 {
-            let answer = timeout(limit, answers.message()).await.map_err(late)?.map_err(|status| failed(&status))?;
-            let data = answer.and_then(|answer| answer.chunk).and_then(|chunk| chunk.data).unwrap_or_default();
+            let answer =
+                timeout(limit, answers.message()).await.map_err(late)?.map_err(|status| failed(&status))?;
+            let data =
+                answer.and_then(|answer| answer.chunk).and_then(|chunk| chunk.data).unwrap_or_default();
             if data.is_empty() {
                 let detail = format!(
                     "{} ended block {block} {} bytes before the end of the {length} that were asked for",
@@ -357,7 +359,9 @@ impl Blocks {
     ) {
         let options = &self.shared.options;
         let copies = i32::try_from(info.locations.len()).unwrap_or(i32::MAX);
-        if options.read_type == ReadType::NoCache || self.replication_max >= 0 && copies >= self.replication_max {
+        if options.read_type == ReadType::NoCache
+            || self.replication_max >= 0 && copies >= self.replication_max
+        {
             return;
         }
         if self.known.lock()[block].cache_asked {
@@ -384,7 +388,7 @@ impl Blocks {
             length: Some(length as i64),
             r#async: Some(true),
         };
-        let server = self.shared.connections.worker(&target);
+        let Ok(server) = self.shared.connections.worker(&target) else { return };
         let limit = options.data_read_timeout;
         self.shared.bridge.spawn(async move {
             if let Ok(Err(failure)) = timeout(limit, cache(&server, request)).await {

@@ -272,7 +272,7 @@ impl Writing {
                 }
             }
         }
-        let server = self.shared.connections.worker(worker);
+        let server = self.shared.connections.worker(worker)?;
         let subject = Subject { rpc: Rpc::WriteBlock, block_id: self.block_id() };
         let first = command_request(self.command(reserve));
         let upload = Upload::open(&self.shared, &server, subject, first, QUEUE).await?;
@@ -354,7 +354,7 @@ impl Local {
         pin: bool,
         reserve: u64,
     ) -> Result<Result<Self>, Failure> {
-        let server = shared.connections.worker(worker);
+        let server = shared.connections.worker(worker)?;
         let subject = Subject { rpc: Rpc::CreateLocalBlock, block_id };
         let reserved = reserve.min(block_size).max(1);
         let request = CreateLocalBlockRequest {

@@ -55,13 +55,6 @@ impl Permit {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
-
-    /// Gives back what is above `bytes`.
-    pub(super) fn shrink_to(&mut self, bytes: u64) {
-        let excess = self.bytes.saturating_sub(bytes);
-        self.bytes -= excess;
-        self.budget.left.fetch_add(excess, Ordering::Relaxed);
-    }
 }
 
 impl Drop for Permit {
@@ -79,10 +72,8 @@ mod tests {
     #[test]
     fn what_was_taken_comes_back() {
         let budget = Budget::new(64 * MIB);
-        let mut permit = budget.take(4 * MIB).unwrap();
+        let permit = budget.take(4 * MIB).unwrap();
         assert_eq!((permit.bytes(), budget.left()), (4 * MIB, 60 * MIB));
-        permit.shrink_to(MIB);
-        assert_eq!(budget.left(), 63 * MIB);
         drop(permit);
         assert_eq!(budget.left(), 64 * MIB);
     }

@@ -65,13 +65,14 @@ pub(super) enum Found {
 
 /// Asks `worker` for the file of block `block_id` and maps it. The file must have exactly `len` bytes.
 pub(super) async fn map(shared: &Shared, worker: &Worker, block_id: i64, len: u64) -> Result<Found, Failure> {
-    let server = shared.connections.worker(worker);
+    let server = shared.connections.worker(worker)?;
     let mut leased = lease(shared, &server, block_id).await;
     if matches!(&leased, Err(failure) if failure.class == Class::Unauthenticated) {
         leased = lease(shared, &server, block_id).await;
     }
     let (path, lease) = leased?;
-    let named = |err: &dyn Display| FsError::because(Fault::Io, format!("block file {}: {err}", path.display()));
+    let named =
+        |err: &dyn Display| FsError::because(Fault::Io, format!("block file {}: {err}", path.display()));
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(err) => return Ok(Found::Elsewhere(named(&err))),
@@ -94,7 +95,8 @@ async fn lease(shared: &Shared, server: &Server, block_id: i64) -> Result<(PathB
         let answer = answers.message().await?;
         Ok((answer, answers))
     };
-    let late = |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
+    let late =
+        |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
     let (answer, answers) = timeout(limit, call).await.map_err(late)?.map_err(|status: tonic::Status| {
         let failure = failure(Rpc::OpenLocalBlock, &block_id, server.name(), &status);
         if failure.class == Class::Unauthenticated {

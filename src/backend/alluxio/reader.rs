@@ -68,7 +68,17 @@ impl Reader {
         let window = Mutex::new(Window::new(layout, Arc::clone(&shared.data.read_ahead)));
         let short_circuit = AtomicBool::new(shared.options.short_circuit);
         let has_mapped = AtomicBool::new(false);
-        Self { shared, path, attr, layout, blocks, window, local: LocalBlocks::default(), short_circuit, has_mapped }
+        Self {
+            shared,
+            path,
+            attr,
+            layout,
+            blocks,
+            window,
+            local: LocalBlocks::default(),
+            short_circuit,
+            has_mapped,
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {

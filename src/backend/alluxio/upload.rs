@@ -99,7 +99,9 @@ where
         match timeout(limit, self.outbox.send(request)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Ended)) => Err(self.verdict().await),
-            Err(_) => Err(Failure::connection(Fault::TimedOut, format!("the worker took no data for {limit:?}"))),
+            Err(_) => {
+                Err(Failure::connection(Fault::TimedOut, format!("the worker took no data for {limit:?}")))
+            }
         }
     }
 
@@ -108,7 +110,9 @@ where
         match timeout(limit, self.answers.recv()).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(self.verdict().await),
-            Err(_) => Err(Failure::connection(Fault::TimedOut, format!("the worker did not answer for {limit:?}"))),
+            Err(_) => {
+                Err(Failure::connection(Fault::TimedOut, format!("the worker did not answer for {limit:?}")))
+            }
         }
     }
 
@@ -133,7 +137,9 @@ where
     async fn verdict(&mut self) -> Failure {
         match timeout(ABORT_TIME, &mut self.call).await {
             Ok(Ok(Err(failure))) => failure,
-            Ok(Ok(Ok(()))) => FsError::because(Fault::Io, "the worker ended the stream before its time").into(),
+            Ok(Ok(Ok(()))) => {
+                FsError::because(Fault::Io, "the worker ended the stream before its time").into()
+            }
             Ok(Err(err)) => died(&err),
             Err(_) => Failure::connection(Fault::TimedOut, "the worker broke off and did not say why"),
         }
@@ -162,7 +168,9 @@ where
     U: Message + Default + 'static,
 {
     let path = match rpc {
-        Rpc::CreateLocalBlock => PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/CreateLocalBlock"),
+        Rpc::CreateLocalBlock => {
+            PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/CreateLocalBlock")
+        }
         _ => PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/WriteBlock"),
     };
     let mut grpc = Grpc::new(channel);

@@ -110,8 +110,16 @@ impl<F: Fetching> Window<F> {
 
     /// Plans a request for `wanted`, which is not empty and within the file. Nothing is fetched ahead at or
     /// past `bound`. `make` turns an order into a fetch, not started yet.
-    pub(super) fn plan(&mut self, wanted: Range<u64>, bound: u64, mut make: impl FnMut(Order) -> F) -> Plan<F> {
-        assert!(wanted.start < wanted.end && wanted.end <= self.layout.len(), "{wanted:?} is not in the file");
+    pub(super) fn plan(
+        &mut self,
+        wanted: Range<u64>,
+        bound: u64,
+        mut make: impl FnMut(Order) -> F,
+    ) -> Plan<F> {
+        assert!(
+            wanted.start < wanted.end && wanted.end <= self.layout.len(),
+            "{wanted:?} is not in the file"
+        );
         self.entries.retain(|_, entry| !entry.fetch.failed());
         let bound = bound.clamp(wanted.end, self.layout.len());
         let (run, advanced) = self.note(&wanted);
@@ -257,7 +265,11 @@ impl<F: Fetching> Window<F> {
                     let limit = next.map_or(reach, |(start, _)| start.min(reach));
                     let limit = self.cut(offset, limit);
                     let Some(permit) = self.budget.take(limit - offset) else { return };
-                    let order = Order { range: offset..offset + permit.bytes(), permit: Some(permit), sequential: true };
+                    let order = Order {
+                        range: offset..offset + permit.bytes(),
+                        permit: Some(permit),
+                        sequential: true,
+                    };
                     let (end, fetch) = self.insert(run, order, make);
                     plan.start.push(fetch);
                     end
@@ -403,7 +415,10 @@ mod tests {
             }
             assert_eq!(next, wanted.end);
             for fetch in &plan.start {
-                assert!(fetch.range.end <= self.layout.border_after(fetch.range.start), "crosses a block border");
+                assert!(
+                    fetch.range.end <= self.layout.border_after(fetch.range.start),
+                    "crosses a block border"
+                );
                 self.fetched += fetch.range.end - fetch.range.start;
                 self.fetches += 1;
             }

@@ -72,7 +72,8 @@ pub(super) fn create(
             remove(&maker, &file).await;
         }
     });
-    let (file, info) = shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
+    let (file, info) =
+        shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
     let mut writer = Writer::new(Arc::clone(shared), shared.attr(&info), file, &info);
     // After the writer, which removes the file if this is interrupted.
     let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, &place, info).await) })?;
@@ -377,11 +378,8 @@ impl Job {
 
     async fn next_block(&mut self) -> Result<Writing> {
         self.follow_rename();
-        let times = self.shared.options.rpc_retry;
-        let id = match self.shared.master.new_block(&mut self.file, times).await {
-            Err(err) if self.was_renamed(&err).await => {
-                self.shared.master.new_block(&mut self.file, times).await?
-            }
+        let id = match self.shared.master.new_block(&mut self.file).await {
+            Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
             result => result?,
         };
         let pin = self.shared.options.write_type == WriteType::AsyncThrough;
@@ -415,7 +413,9 @@ impl Job {
         }
         self.follow_rename();
         match self.shared.master.complete_file(&self.file, ufs.clone()).await {
-            Err(err) if self.was_renamed(&err).await => self.shared.master.complete_file(&self.file, ufs).await,
+            Err(err) if self.was_renamed(&err).await => {
+                self.shared.master.complete_file(&self.file, ufs).await
+            }
             result => result,
         }
     }
