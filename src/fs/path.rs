@@ -100,8 +100,7 @@ impl FsPath {
 
     /// Whether `self` is `base` or lies below it.
     pub fn starts_with(&self, base: &Self) -> bool {
-        base.is_root()
-            || self.0.strip_prefix(&base.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        base.is_root() || self.0.strip_prefix(&base.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
