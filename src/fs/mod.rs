@@ -41,7 +41,12 @@ pub trait FileSystem: Send + Sync {
 
     /// Makes a new file, incomplete until [`FileWriter::commit`]. Fails with [`Fault::Exists`] if there
     /// is one, unless the options say that it is to be replaced.
-    fn create(&self, ctx: &Ctx, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Box<dyn FileWriter>)>;
+    fn create(
+        &self,
+        ctx: &Ctx,
+        path: &FsPath,
+        options: &CreateOptions,
+    ) -> Result<(Attr, Box<dyn FileWriter>)>;
 
     /// Opens a complete file for reading. [`Fault::Busy`] if somebody is still writing it.
     fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>>;
