@@ -1,6 +1,7 @@
 //! Many readers at once see every byte as it was written, and nobody fetches much more than is read.
 //!
 //! The tests count bytes at the workers, so one runs at a time.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! A tree of files copied in with ordinary tools is the same through every door: this mount, the Alluxio
 //! shell, the Java client's mount; and what the others write is the same through this mount.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! What the tests of a mounted file system share: mounts and clusters that end with the test, trees of files
 //! with known bytes, processes with a deadline. Knows the program only by its command line.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the message")]
 
 pub(crate) mod cluster;
 pub(crate) mod content;
