@@ -83,6 +83,11 @@ impl Ctx<'static> {
     /// The mount itself, which nobody interrupts: for start-up, release and background work.
     pub fn daemon() -> Self {
         static NEVER: Cancel = Cancel::new();
-        Self { uid: nix::unistd::getuid().as_raw(), gid: nix::unistd::getgid().as_raw(), pid: 0, cancel: &NEVER }
+        Self {
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            pid: 0,
+            cancel: &NEVER,
+        }
     }
 }

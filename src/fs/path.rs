@@ -98,9 +98,24 @@ impl FsPath {
         }
     }
 
+    /// What of this path comes after `base`, with its `/` in front, or nothing for `base` itself. None if this
+    /// path is not `base` and does not lie below it.
+    fn after(&self, base: &Self) -> Option<&str> {
+        if base.is_root() {
+            return Some(if self.is_root() { "" } else { &self.0 });
+        }
+        self.0.strip_prefix(&base.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Whether `self` is `base` or lies below it.
     pub fn starts_with(&self, base: &Self) -> bool {
-        base.is_root() || self.0.strip_prefix(&base.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.after(base).is_some()
+    }
+
+    /// Where this path is after `from` was renamed to `to`; none if that does not move it.
+    pub fn rebased(&self, from: &Self, to: &Self) -> Option<Self> {
+        let rest = self.after(from)?;
+        Some(Self(if rest.is_empty() { to.0.clone() } else { format!("{}{rest}", to.0) }))
     }
 }
 
@@ -155,5 +170,8 @@ mod tests {
         assert!(path.under(&base).starts_with(&base));
         assert!(!FsPath::parse("/database").unwrap().starts_with(&base));
         assert_eq!(FsPath::from_names(["a", "b"]), path);
+        let moved = path.under(&base).rebased(&base, &path).unwrap();
+        assert_eq!(moved.as_str(), "/a/b/a/b");
+        assert_eq!(path.rebased(&base, &path), None);
     }
 }

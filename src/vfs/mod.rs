@@ -1,1 +1,217 @@
-//! vfs
+//! From the kernel's inodes and handles to a backend's paths and files: every operation of a mounted file
+//! system, as a plain synchronous call. Knows nothing of libfuse, and of the backend only its trait.
+//!
+//! Lock order: a write stream, a directory's listing, the map of writers, the tables of handles and inodes.
+//! No lock but a directory's own is held across a call to the backend.
+
+mod commits;
+mod dirs;
+mod files;
+mod handles;
+mod inodes;
+mod names;
+mod stream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use self::commits::Commits;
+use self::dirs::OpenDir;
+use self::files::OpenFile;
+use self::handles::Handles;
+use self::inodes::Inodes;
+use self::stream::WriteStream;
+use crate::fs::Attr;
+use crate::fs::Fault;
+use crate::fs::FileKind;
+use crate::fs::FileSystem;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+pub use self::handles::Fh;
+pub use self::inodes::Ino;
+
+/// What the kernel may do with a file's pages between opens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PageCache {
+    /// `direct_io`: no pages, every read comes here.
+    #[default]
+    DirectIo,
+    /// `kernel_cache`: pages are kept whatever happens to the file elsewhere.
+    KernelCache,
+    /// `auto_cache`: pages are kept while size and modification time stay the same.
+    AutoCache,
+    /// None of the words: pages are dropped at each open.
+    DropOnOpen,
+}
+
+/// How long the kernel may believe what it was told, and what it may keep.
+#[derive(Clone, Debug)]
+pub struct VfsOptions {
+    /// Pages of files.
+    pub page_cache: PageCache,
+    /// Attributes.
+    pub attr_timeout: Duration,
+    /// Names.
+    pub entry_timeout: Duration,
+    /// Absent names; zero for not at all.
+    pub negative_timeout: Duration,
+}
+
+impl Default for VfsOptions {
+    fn default() -> Self {
+        Self {
+            page_cache: PageCache::DirectIo,
+            attr_timeout: Duration::from_secs(1),
+            entry_timeout: Duration::from_secs(1),
+            negative_timeout: Duration::ZERO,
+        }
+    }
+}
+
+/// The answer to a look-up: an inode that the kernel now counts once more.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number.
+    pub ino: Ino,
+    /// Tells apart inodes of the same number; always 0, as numbers are not used again.
+    pub generation: u64,
+    /// Its attributes.
+    pub attr: Attr,
+    /// How long they hold.
+    pub attr_ttl: Duration,
+    /// How long the name stands for this inode.
+    pub entry_ttl: Duration,
+}
+
+/// The answer to an open.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The handle.
+    pub fh: Fh,
+    /// The kernel is to keep no pages and pass on each read.
+    pub direct_io: bool,
+    /// The kernel may keep the pages that it has.
+    pub keep_cache: bool,
+}
+
+/// One entry for readdir.
+#[derive(Clone, Copy, Debug)]
+pub struct DirItem<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Shown as `d_ino`.
+    pub ino: u64,
+    /// Shown as `d_type`.
+    pub kind: FileKind,
+    /// The offset at which the entry after this one is read.
+    pub next: u64,
+}
+
+/// One entry for readdirplus.
+#[derive(Clone, Debug)]
+pub struct PlusItem<'a> {
+    /// What readdir shows.
+    pub item: DirItem<'a>,
+    /// What a look-up would have answered; none for `.`, `..` and names that cannot be looked up.
+    pub entry: Option<Entry>,
+}
+
+/// A file that is open for writing, and by how many handles.
+struct Writing {
+    stream: Arc<WriteStream>,
+    handles: usize,
+}
+
+/// A mounted file system.
+pub struct Vfs {
+    fs: Arc<dyn FileSystem>,
+    options: VfsOptions,
+    inodes: Inodes,
+    files: Handles<OpenFile>,
+    dirs: Handles<OpenDir>,
+    writers: Mutex<HashMap<Ino, Writing>>,
+    commits: Arc<Commits>,
+}
+
+impl Vfs {
+    /// The file system `fs`, from its root.
+    pub fn new(fs: Arc<dyn FileSystem>, options: VfsOptions) -> Self {
+        Self {
+            fs,
+            options,
+            inodes: Inodes::new(),
+            files: Handles::new(),
+            dirs: Handles::new(),
+            writers: Mutex::default(),
+            commits: Arc::default(),
+        }
+    }
+
+    /// How long an absent name may be believed to be absent; zero for not at all.
+    pub fn negative_ttl(&self) -> Duration {
+        self.options.negative_timeout
+    }
+
+    /// The path of `ino`, for messages.
+    pub fn path_text(&self, ino: Ino) -> String {
+        match self.inodes.path(ino) {
+            Some(path) => path.to_string(),
+            None => format!("(removed, inode {})", ino.0),
+        }
+    }
+
+    /// Open files and directories.
+    pub fn open_handles(&self) -> usize {
+        self.files.len() + self.dirs.len()
+    }
+
+    /// Inodes that the kernel knows, the root included.
+    pub fn known_inodes(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Completes what is still being written and waits for that, at most for `limit`, before the mount ends.
+    /// Returns how many files could not be completed in that time.
+    pub fn finish(&self, limit: Duration) -> usize {
+        let streams: Vec<_> =
+            self.writers.lock().values().map(|writing| Arc::clone(&writing.stream)).collect();
+        for stream in streams {
+            stream.commit_later();
+        }
+        self.commits.wait(limit)
+    }
+
+    fn path(&self, ino: Ino) -> Result<FsPath> {
+        self.inodes.path(ino).ok_or_else(|| FsError::new(Fault::Stale))
+    }
+
+    fn stream(&self, ino: Ino) -> Option<Arc<WriteStream>> {
+        Some(Arc::clone(&self.writers.lock().get(&ino)?.stream))
+    }
+
+    /// The attributes as this mount shows them: a file that it is writing has the size so far.
+    fn shown(&self, ino: Ino, attr: Attr) -> Attr {
+        match self.stream(ino) {
+            Some(stream) if stream.is_open() => stream.attr(),
+            _ => attr,
+        }
+    }
+
+    /// How long `attr` holds: not at all while the file is being written, here or elsewhere.
+    fn attr_ttl(&self, attr: &Attr) -> Duration {
+        if attr.complete { self.options.attr_timeout } else { Duration::ZERO }
+    }
+
+    /// Counts a look-up of `name` in `parent` and makes the answer for it.
+    fn entry(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        let ino = self.inodes.look_up(parent, name, &attr).ok_or_else(|| FsError::new(Fault::Stale))?;
+        let attr = self.shown(ino, attr);
+        let attr_ttl = self.attr_ttl(&attr);
+        Ok(Entry { ino, generation: 0, attr, attr_ttl, entry_ttl: self.options.entry_timeout })
+    }
+}

@@ -1,0 +1,53 @@
+//! A file of the embedded store, open for reading.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+
+use super::translate;
+use crate::fs::Attr;
+use crate::fs::Ctx;
+use crate::fs::FileReader;
+use crate::fs::Result;
+use crate::fs::Slices;
+
+pub(super) struct LocalReader {
+    file: File,
+    attr: Attr,
+}
+
+impl LocalReader {
+    pub(super) fn new(file: OwnedFd, attr: Attr) -> Self {
+        Self { file: File::from(file), attr }
+    }
+}
+
+impl FileReader for LocalReader {
+    fn attr(&self) -> &Attr {
+        &self.attr
+    }
+
+    /// One copy, out of the page cache. Not a mapping: another program may shorten the file meanwhile, and a
+    /// mapping would then end this process with SIGBUS.
+    fn read_at(&self, _ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {
+        let left = self.attr.size.saturating_sub(offset);
+        let mut data = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let mut filled = 0;
+        while filled < data.len() {
+            match self.file.read_at(&mut data[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(translate(errno_of(&error))),
+            }
+        }
+        data.truncate(filled);
+        Ok(Bytes::from(data).into())
+    }
+}
+
+pub(super) fn errno_of(error: &std::io::Error) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,146 @@
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use super::LocalFs;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileSystem;
+use crate::fs::FileWriter;
+use crate::fs::FsPath;
+use crate::fs::RenameMode;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    fs: Arc<LocalFs>,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let fs = Arc::new(LocalFs::open(dir.path()).unwrap());
+    Fixture { dir, fs }
+}
+
+fn path(text: &str) -> FsPath {
+    FsPath::parse(text).unwrap()
+}
+
+fn start(fs: &LocalFs, at: &str, replace: bool) -> Box<dyn FileWriter> {
+    fs.create(&Ctx::daemon(), &path(at), &CreateOptions { mode: 0o640, replace }).unwrap().1
+}
+
+fn write(fs: &LocalFs, at: &str, data: &[u8]) {
+    let mut writer = start(fs, at, true);
+    writer.append(&Ctx::daemon(), data).unwrap();
+    writer.commit(&Ctx::daemon()).unwrap();
+}
+
+fn read(fs: &LocalFs, at: &str) -> Vec<u8> {
+    fs.open(&Ctx::daemon(), &path(at)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap().to_vec()
+}
+
+fn names(fs: &LocalFs, at: &str) -> Vec<String> {
+    let mut listing = fs.list(&Ctx::daemon(), &path(at)).unwrap();
+    let mut names = Vec::new();
+    loop {
+        let batch = listing.next_batch(&Ctx::daemon()).unwrap();
+        if batch.is_empty() {
+            names.sort();
+            return names;
+        }
+        names.extend(batch.into_iter().map(|entry| entry.name));
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let Fixture { dir: _dir, fs } = fixture();
+    write(&fs, "/a", b"hello");
+    let reader = fs.open(&Ctx::daemon(), &path("/a")).unwrap();
+    assert_eq!(reader.attr().size, 5);
+    assert_eq!(reader.attr().mode, 0o640);
+    assert_eq!(reader.read_at(&Ctx::daemon(), 1, 3).unwrap().to_vec(), b"ell");
+    assert_eq!(reader.read_at(&Ctx::daemon(), 3, 100).unwrap().to_vec(), b"lo");
+    assert!(reader.read_at(&Ctx::daemon(), 5, 1).unwrap().is_empty());
+}
+
+#[test]
+fn an_unfinished_file_is_seen_but_not_read() {
+    let Fixture { dir: _dir, fs } = fixture();
+    let mut writer = start(&fs, "/a", false);
+    assert!(!fs.stat(&Ctx::daemon(), &path("/a")).unwrap().complete);
+    assert_eq!(fs.open(&Ctx::daemon(), &path("/a")).err().unwrap().fault(), Fault::Busy);
+    assert_eq!(
+        fs.create(&Ctx::daemon(), &path("/a"), &CreateOptions { mode: 0o600, replace: false })
+            .err()
+            .unwrap()
+            .fault(),
+        Fault::Exists
+    );
+    assert!(writer.commit(&Ctx::daemon()).unwrap().complete);
+    assert_eq!(read(&fs, "/a"), b"");
+}
+
+#[test]
+fn a_file_that_is_given_up_is_removed() {
+    let Fixture { dir, fs } = fixture();
+    let mut writer = start(&fs, "/a", false);
+    writer.append(&Ctx::daemon(), b"half").unwrap();
+    drop(writer);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_given_up_leaves_its_successor_alone() {
+    let Fixture { dir, fs } = fixture();
+    let first = start(&fs, "/a", false);
+    write(&fs, "/a", b"second");
+    drop(first);
+    assert_eq!(read(&fs, "/a"), b"second");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_outside_the_root_can_be_reached() {
+    let Fixture { dir, fs } = fixture();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "x").unwrap();
+    symlink(outside.path(), dir.path().join("link")).unwrap();
+    symlink(outside.path().join("secret"), dir.path().join("file")).unwrap();
+    symlink("/etc", dir.path().join("abs")).unwrap();
+    for hidden in ["/link", "/link/secret", "/file", "/abs/passwd"] {
+        assert_eq!(fs.stat(&Ctx::daemon(), &path(hidden)).unwrap_err().fault(), Fault::NotFound, "{hidden}");
+        assert_eq!(
+            fs.open(&Ctx::daemon(), &path(hidden)).err().unwrap().fault(),
+            Fault::NotFound,
+            "{hidden}"
+        );
+    }
+    let options = CreateOptions { mode: 0o600, replace: true };
+    assert!(fs.create(&Ctx::daemon(), &path("/link/new"), &options).is_err());
+    assert!(fs.create(&Ctx::daemon(), &path("/file"), &options).is_err());
+    assert!(fs.make_dir(&Ctx::daemon(), &path("/link/dir"), 0o700).is_err());
+    assert!(fs.remove_file(&Ctx::daemon(), &path("/link/secret")).is_err());
+    assert_eq!(names(&fs, "/"), Vec::<String>::new());
+    assert_eq!(std::fs::read_to_string(outside.path().join("secret")).unwrap(), "x");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn names_are_made_moved_and_removed() {
+    let Fixture { dir: _dir, fs } = fixture();
+    let ctx = Ctx::daemon();
+    assert_eq!(fs.make_dir(&ctx, &path("/d"), 0o777).unwrap().mode, 0o777);
+    assert_eq!(fs.make_dir(&ctx, &path("/d"), 0o777).unwrap_err().fault(), Fault::Exists);
+    write(&fs, "/d/f", b"1");
+    write(&fs, "/g", b"2");
+    assert_eq!(fs.remove_dir(&ctx, &path("/d")).unwrap_err().fault(), Fault::NotEmpty);
+    assert_eq!(fs.remove_file(&ctx, &path("/d")).unwrap_err().fault(), Fault::IsDirectory);
+    assert_eq!(fs.remove_dir(&ctx, &path("/g")).unwrap_err().fault(), Fault::NotDirectory);
+    let no_replace = fs.rename(&ctx, &path("/d/f"), &path("/g"), RenameMode::NoReplace);
+    assert_eq!(no_replace.unwrap_err().fault(), Fault::Exists);
+    fs.rename(&ctx, &path("/d/f"), &path("/g"), RenameMode::Replace).unwrap();
+    assert_eq!(read(&fs, "/g"), b"1");
+    fs.remove_dir(&ctx, &path("/d")).unwrap();
+    assert_eq!(names(&fs, "/"), ["g"]);
+}

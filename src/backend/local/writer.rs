@@ -1,0 +1,131 @@
+//! A file of the embedded store that is being written.
+//!
+//! The file stands under its name from the start, as in Alluxio, and counts as unfinished in this process
+//! until it is committed. One that replaces another takes its name by a rename, so the other is never seen half
+//! emptied. Given up, it is removed if the name is still its own.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use nix::fcntl::OFlag;
+use nix::fcntl::openat;
+use nix::fcntl::renameat;
+use nix::sys::stat::Mode;
+use nix::sys::stat::fchmod;
+use nix::sys::stat::fstat;
+use nix::unistd::UnlinkatFlags;
+use nix::unistd::unlinkat;
+
+use super::Store;
+use super::reader::errno_of;
+use super::translate;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileKind;
+use crate::fs::FileWriter;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+pub(super) struct LocalWriter {
+    store: Arc<Store>,
+    file: File,
+    path: FsPath,
+    id: u64,
+    committed: bool,
+}
+
+impl LocalWriter {
+    pub(super) fn create(store: &Arc<Store>, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Self)> {
+        let (dir, name) = store.place(path)?;
+        let replaced = options.replace && exists(store, &dir, name)?;
+        let made = if replaced { temporary_name() } else { name.to_owned() };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&dir, made.as_str(), flags, Mode::from_bits_truncate(0o600)).map_err(translate)?;
+        let stat = fstat(&file).map_err(translate)?;
+        store.unfinished.lock().insert(stat.st_ino);
+        // From here on, an error removes the file again.
+        let mut writer = Self {
+            store: Arc::clone(store),
+            file: File::from(file),
+            path: path.parent().expect("it has a name").join(&made)?,
+            id: stat.st_ino,
+            committed: false,
+        };
+        fchmod(&writer.file, Mode::from_bits_truncate(options.mode)).map_err(translate)?;
+        if replaced {
+            renameat(&dir, made.as_str(), &dir, name).map_err(translate)?;
+            writer.path = path.clone();
+        }
+        let attr = writer.attr()?;
+        Ok((attr, writer))
+    }
+
+    fn attr(&self) -> Result<Attr> {
+        self.store.attr(&fstat(&self.file).map_err(translate)?)
+    }
+
+    /// Removes the file, if the name is still its own.
+    fn remove(&self) -> Result<()> {
+        let (dir, name) = self.store.place(&self.path)?;
+        if self.store.stat_at(&dir, name)?.id == self.id {
+            unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir).map_err(translate)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is a file to be replaced; a directory cannot be.
+fn exists(store: &Store, dir: impl AsFd, name: &str) -> Result<bool> {
+    match store.stat_at(dir, name) {
+        Ok(attr) if attr.kind == FileKind::Directory => Err(Fault::IsDirectory.into()),
+        Ok(_) => Ok(true),
+        Err(error) if error.fault() == Fault::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A name for the moment between making a file and putting it in the place of another.
+fn temporary_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!(".alluxio-fuse.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl FileWriter for LocalWriter {
+    fn append(&mut self, _ctx: &Ctx, data: &[u8]) -> Result<()> {
+        self.file.write_all(data).map_err(|error| translate(errno_of(&error)))
+    }
+
+    fn sync(&mut self, _ctx: &Ctx) -> Result<()> {
+        self.file.sync_all().map_err(|error| translate(errno_of(&error)))
+    }
+
+    fn commit(&mut self, _ctx: &Ctx) -> Result<Attr> {
+        self.store.unfinished.lock().remove(&self.id);
+        self.committed = true;
+        self.attr()
+    }
+
+    fn renamed(&mut self, to: &FsPath) {
+        self.path = to.clone();
+    }
+}
+
+impl Drop for LocalWriter {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        match self.remove() {
+            Ok(()) => {}
+            Err(error) if error.fault() == Fault::NotFound => {}
+            Err(error) => log::warn!("the unfinished file {} could not be removed: {error}", self.path),
+        }
+        self.store.unfinished.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,267 @@
+//! Operations on files and on what is open of them.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Entry;
+use super::Fh;
+use super::Ino;
+use super::Opened;
+use super::PageCache;
+use super::Vfs;
+use super::Writing;
+use super::inodes::Version;
+use super::names::PERMISSIONS;
+use super::names::text;
+use super::stream::WriteStream;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileKind;
+use crate::fs::FileReader;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+use crate::fs::Slices;
+
+/// An open file.
+pub(super) enum OpenFile {
+    /// Opened with `O_RDONLY`.
+    Reading { ino: Ino, reader: Arc<dyn FileReader> },
+    /// Opened with `O_WRONLY` or `O_RDWR`. All such handles of an inode share one stream.
+    Writing {
+        ino: Ino,
+        stream: Arc<WriteStream>,
+        /// Whether it may be read, too.
+        readable: bool,
+        /// Opened at the first read; of the version with the id that its attributes have.
+        reader: Mutex<Option<Arc<dyn FileReader>>>,
+    },
+}
+
+impl OpenFile {
+    fn ino(&self) -> Ino {
+        match self {
+            Self::Reading { ino, .. } | Self::Writing { ino, .. } => *ino,
+        }
+    }
+}
+
+impl Vfs {
+    /// Makes the file `name` in `parent` and opens it with the flags of open(2).
+    pub fn create(
+        &self,
+        ctx: &Ctx,
+        parent: Ino,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened)> {
+        let name = text(name)?;
+        let path = self.path(parent)?.join(name)?;
+        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false };
+        match self.fs.create(ctx, &path, &options) {
+            Ok((attr, writer)) => {
+                let (fs, commits) = (Arc::clone(&self.fs), Arc::clone(&self.commits));
+                let stream = WriteStream::started(fs, commits, path, attr.clone(), writer);
+                let mut entry = self.entry(parent, name, attr)?;
+                entry.attr_ttl = std::time::Duration::ZERO;
+                let opened = self.add_writer(entry.ino, stream, flags);
+                Ok((entry, opened))
+            }
+            // Somebody else was faster; without O_EXCL their file is as good.
+            Err(error) if error.fault() == Fault::Exists && flags & libc::O_EXCL == 0 => {
+                let entry = self.lookup(ctx, parent, OsStr::new(name))?;
+                match self.open(ctx, entry.ino, flags) {
+                    Ok(opened) => Ok((entry, opened)),
+                    Err(error) => {
+                        self.forget(entry.ino, 1);
+                        Err(error)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens `ino` with the flags of open(2).
+    pub fn open(&self, ctx: &Ctx, ino: Ino, flags: i32) -> Result<Opened> {
+        let path = self.path(ino)?;
+        if flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC == 0 {
+            return self.open_for_reading(ctx, ino, &path);
+        }
+        self.open_for_writing(ctx, ino, path, flags)
+    }
+
+    fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath) -> Result<Opened> {
+        if self.stream(ino).is_some_and(|stream| stream.is_open()) {
+            return Err(busy());
+        }
+        let reader = self.fs.open(ctx, path)?;
+        let attr = reader.attr();
+        if !self.inodes.adopt(ino, attr) {
+            return Err(Fault::Stale.into());
+        }
+        let unchanged = self.inodes.note_open(ino, Version::of(attr));
+        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader }));
+        Ok(self.opened(fh, unchanged))
+    }
+
+    fn open_for_writing(&self, ctx: &Ctx, ino: Ino, path: FsPath, flags: i32) -> Result<Opened> {
+        let stream = match self.stream(ino) {
+            Some(stream) => stream,
+            None => {
+                let attr = self.fs.stat(ctx, &path)?;
+                check_writable(&attr, flags)?;
+                self.resting_stream(path, attr)
+            }
+        };
+        if flags & libc::O_TRUNC != 0 {
+            stream.truncate(ctx, 0)?;
+            self.inodes.adopt(ino, &stream.attr());
+        }
+        Ok(self.add_writer(ino, stream, flags))
+    }
+
+    pub(super) fn resting_stream(&self, path: FsPath, attr: Attr) -> Arc<WriteStream> {
+        WriteStream::resting(Arc::clone(&self.fs), Arc::clone(&self.commits), path, attr)
+    }
+
+    /// Adds a handle of the stream that writes `ino`; that of another thread, if it was faster.
+    fn add_writer(&self, ino: Ino, stream: Arc<WriteStream>, flags: i32) -> Opened {
+        let stream = {
+            let mut writers = self.writers.lock();
+            let writing = writers.entry(ino).or_insert(Writing { stream, handles: 0 });
+            writing.handles += 1;
+            Arc::clone(&writing.stream)
+        };
+        let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
+        let file = OpenFile::Writing { ino, stream, readable, reader: Mutex::new(None) };
+        self.opened(self.files.insert(Arc::new(file)), false)
+    }
+
+    fn opened(&self, fh: Fh, unchanged: bool) -> Opened {
+        let (direct_io, keep_cache) = match self.options.page_cache {
+            PageCache::DirectIo => (true, false),
+            PageCache::KernelCache => (false, true),
+            PageCache::AutoCache => (false, unchanged),
+            PageCache::DropOnOpen => (false, false),
+        };
+        Opened { fh, direct_io, keep_cache }
+    }
+
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    pub fn read(&self, ctx: &Ctx, fh: Fh, offset: u64, len: usize) -> Result<Slices> {
+        match &*self.file(fh)? {
+            OpenFile::Reading { reader, .. } => reader.read_at(ctx, offset, len),
+            OpenFile::Writing { readable: false, .. } => Err(Fault::BadHandle.into()),
+            OpenFile::Writing { stream, reader, .. } => {
+                self.reader_of(ctx, stream, reader)?.read_at(ctx, offset, len)
+            }
+        }
+    }
+
+    /// A reader of the complete file that `stream` stands for.
+    fn reader_of(
+        &self,
+        ctx: &Ctx,
+        stream: &WriteStream,
+        slot: &Mutex<Option<Arc<dyn FileReader>>>,
+    ) -> Result<Arc<dyn FileReader>> {
+        if stream.is_open() {
+            return Err(busy());
+        }
+        let id = stream.attr().id;
+        if let Some(reader) = slot.lock().as_ref().filter(|reader| reader.attr().id == id) {
+            return Ok(Arc::clone(reader));
+        }
+        let reader = self.fs.open(ctx, &stream.path())?;
+        *slot.lock() = Some(Arc::clone(&reader));
+        Ok(reader)
+    }
+
+    /// Takes `data` at `offset`, all of it or nothing.
+    pub fn write(&self, ctx: &Ctx, fh: Fh, offset: u64, data: &[u8]) -> Result<usize> {
+        match &*self.file(fh)? {
+            OpenFile::Reading { .. } => Err(Fault::BadHandle.into()),
+            OpenFile::Writing { ino, stream, .. } => {
+                stream.write(ctx, offset, data)?;
+                if offset == 0 {
+                    // The first bytes of a file that was completed empty make it anew.
+                    self.inodes.adopt(*ino, &stream.attr());
+                }
+                Ok(data.len())
+            }
+        }
+    }
+
+    /// A descriptor is closed: what was written is completed, and an error is what close(2) returns.
+    pub fn flush(&self, ctx: &Ctx, fh: Fh) -> Result<()> {
+        match &*self.file(fh)? {
+            OpenFile::Reading { .. } => Ok(()),
+            OpenFile::Writing { stream, .. } => stream.commit(ctx),
+        }
+    }
+
+    /// Makes what was written so far durable at the server.
+    pub fn fsync(&self, ctx: &Ctx, fh: Fh, _data_only: bool) -> Result<()> {
+        match &*self.file(fh)? {
+            OpenFile::Reading { .. } => Ok(()),
+            OpenFile::Writing { stream, .. } => stream.sync(ctx),
+        }
+    }
+
+    /// The last descriptor is gone. What no close has completed is completed now, in the background.
+    pub fn release(&self, fh: Fh) -> Result<()> {
+        let file = self.files.remove(fh).ok_or_else(|| FsError::new(Fault::BadHandle))?;
+        if let OpenFile::Writing { ino, .. } = &*file {
+            let mut writers = self.writers.lock();
+            let writing = writers.get_mut(ino).expect("a handle for writing counts in the map");
+            writing.handles -= 1;
+            if writing.handles == 0 {
+                let writing = writers.remove(ino).expect("just seen");
+                drop(writers);
+                writing.stream.commit_later();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of `ino` from a handle, preferably `fh`.
+    pub(super) fn open_attr(&self, ino: Ino, fh: Option<Fh>) -> Option<Attr> {
+        let named = fh.and_then(|fh| self.files.find(fh)).filter(|file| file.ino() == ino);
+        let file = named.or_else(|| self.files.find_first(|file| file.ino() == ino))?;
+        Some(match &*file {
+            OpenFile::Reading { reader, .. } => reader.attr().clone(),
+            OpenFile::Writing { stream, .. } => stream.attr(),
+        })
+    }
+
+    fn file(&self, fh: Fh) -> Result<Arc<OpenFile>> {
+        self.files.find(fh).ok_or_else(|| FsError::new(Fault::BadHandle))
+    }
+}
+
+fn busy() -> FsError {
+    FsError::because(Fault::Busy, "the file is still being written: it can be read when it is closed")
+}
+
+fn check_writable(attr: &Attr, flags: i32) -> Result<()> {
+    if attr.kind == FileKind::Directory {
+        return Err(Fault::IsDirectory.into());
+    }
+    let truncated = flags & libc::O_TRUNC != 0;
+    if !attr.complete && !truncated {
+        return Err(FsError::because(Fault::Busy, "another client is still writing the file"));
+    }
+    if flags & libc::O_APPEND != 0 && attr.size > 0 && !truncated {
+        return Err(FsError::because(
+            Fault::NotSupported,
+            format!("cannot append to a complete file of {} bytes: Alluxio has no append", attr.size),
+        ));
+    }
+    Ok(())
+}

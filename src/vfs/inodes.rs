@@ -1,0 +1,317 @@
+//! Names and lookup counts of live inodes. Knows nothing of handles or backends.
+//!
+//! Lock order: last; nothing else is taken while the table is locked, and no call is made.
+//! Invariant: a node is in the table exactly while the kernel counts it, or a node below it is there.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::fs::Attr;
+use crate::fs::FileKind;
+use crate::fs::FsPath;
+use crate::fs::Timestamp;
+
+/// The kernel's number of an inode. Never used again after it was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root of the mount, which is never forgotten.
+    pub const ROOT: Self = Self(1);
+}
+
+/// What of a file decides whether pages that the kernel holds are still its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    id: u64,
+    size: u64,
+    mtime: Timestamp,
+}
+
+impl Version {
+    pub(super) fn of(attr: &Attr) -> Self {
+        Self { id: attr.id, size: attr.size, mtime: attr.mtime }
+    }
+}
+
+struct Node {
+    /// Where it is; none once the name was removed or given to another file.
+    place: Option<(Ino, Box<str>)>,
+    /// The backend's number of the file that this stands for.
+    id: u64,
+    kind: FileKind,
+    /// How often the kernel was told of it, less what it forgot.
+    lookups: u64,
+    children: HashMap<Box<str>, Ino>,
+    /// The version that was last opened.
+    opened: Option<Version>,
+}
+
+struct Table {
+    nodes: HashMap<Ino, Node>,
+    next: u64,
+}
+
+/// All live inodes.
+pub(super) struct Inodes {
+    table: Mutex<Table>,
+}
+
+impl Inodes {
+    pub(super) fn new() -> Self {
+        let root = Node {
+            place: None,
+            id: 0,
+            kind: FileKind::Directory,
+            lookups: 1,
+            children: HashMap::new(),
+            opened: None,
+        };
+        Self { table: Mutex::new(Table { nodes: HashMap::from([(Ino::ROOT, root)]), next: 2 }) }
+    }
+
+    /// The path of `ino`, or none if it was forgotten or its name is gone.
+    pub(super) fn path(&self, ino: Ino) -> Option<FsPath> {
+        self.table.lock().path(ino)
+    }
+
+    /// The live inode of the name `name` in `parent`, uncounted.
+    pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.table.lock().nodes.get(&parent)?.children.get(name).copied()
+    }
+
+    /// Counts one lookup of `name` in `parent`, which the backend says is the file of `attr`. A name that now
+    /// stands for another file gets a new inode, so that nothing cached for the old one is taken for it.
+    /// None if `parent` is gone.
+    pub(super) fn look_up(&self, parent: Ino, name: &str, attr: &Attr) -> Option<Ino> {
+        let mut table = self.table.lock();
+        if let Some(&ino) = table.nodes.get(&parent)?.children.get(name) {
+            let node = table.nodes.get_mut(&ino).expect("a child is in the table");
+            if node.id == attr.id && node.kind == attr.kind {
+                node.lookups += 1;
+                return Some(ino);
+            }
+            table.detach(parent, name);
+        }
+        Some(table.add(parent, name, attr))
+    }
+
+    /// Takes back `count` lookups. The kernel may send this as soon as it sees a reply, so counts are raised
+    /// before replies leave.
+    pub(super) fn forget(&self, ino: Ino, count: u64) {
+        if ino == Ino::ROOT {
+            return;
+        }
+        let mut table = self.table.lock();
+        if let Some(node) = table.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(count);
+            table.drop_unused(ino);
+        }
+    }
+
+    /// The name is gone: its inode stays for those who have it open, but has no path any more.
+    pub(super) fn remove(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.table.lock().detach(parent, name)
+    }
+
+    /// The file `name` of `parent` is now `new_name` of `new_parent`, whatever had that name before.
+    pub(super) fn rename(&self, parent: Ino, name: &str, new_parent: Ino, new_name: &str) {
+        if (parent, name) == (new_parent, new_name) {
+            return;
+        }
+        let mut table = self.table.lock();
+        table.detach(new_parent, new_name);
+        let Some(ino) = table.nodes.get_mut(&parent).and_then(|node| node.children.remove(name)) else {
+            return;
+        };
+        let moved = table.nodes.get_mut(&ino).expect("a child is in the table");
+        moved.place = Some((new_parent, new_name.into()));
+        match table.nodes.get_mut(&new_parent) {
+            Some(target) => {
+                target.children.insert(new_name.into(), ino);
+            }
+            // The kernel holds the target directory for the whole call; without it the path is lost.
+            None => table.nodes.get_mut(&ino).expect("just seen").place = None,
+        }
+        table.drop_unused(parent);
+    }
+
+    /// The path of `ino` holds the file of `attr` now. False if that is of another kind, or `ino` is gone.
+    pub(super) fn adopt(&self, ino: Ino, attr: &Attr) -> bool {
+        match self.table.lock().nodes.get_mut(&ino) {
+            Some(node) if node.kind == attr.kind => {
+                node.id = attr.id;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes that `version` is opened; true if it is what was opened before, so that pages that the kernel
+    /// kept are still good.
+    pub(super) fn note_open(&self, ino: Ino, version: Version) -> bool {
+        match self.table.lock().nodes.get_mut(&ino) {
+            Some(node) => node.opened.replace(version) == Some(version),
+            None => false,
+        }
+    }
+
+    /// Number of inodes, the root included.
+    pub(super) fn len(&self) -> usize {
+        self.table.lock().nodes.len()
+    }
+}
+
+impl Table {
+    fn path(&self, ino: Ino) -> Option<FsPath> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = self.nodes.get(&at)?.place.as_ref()?;
+            names.push(&**name);
+            at = *parent;
+        }
+        Some(FsPath::from_names(names.into_iter().rev()))
+    }
+
+    fn add(&mut self, parent: Ino, name: &str, attr: &Attr) -> Ino {
+        let ino = Ino(self.next);
+        self.next += 1;
+        let node = Node {
+            place: Some((parent, name.into())),
+            id: attr.id,
+            kind: attr.kind,
+            lookups: 1,
+            children: HashMap::new(),
+            opened: None,
+        };
+        self.nodes.insert(ino, node);
+        let parent = self.nodes.get_mut(&parent).expect("looked at under the same lock");
+        parent.children.insert(name.into(), ino);
+        ino
+    }
+
+    fn detach(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        let ino = self.nodes.get_mut(&parent)?.children.remove(name)?;
+        self.nodes.get_mut(&ino).expect("a child is in the table").place = None;
+        self.drop_unused(ino);
+        self.drop_unused(parent);
+        Some(ino)
+    }
+
+    /// Drops `ino` and then its ancestors, as far as nobody needs them.
+    fn drop_unused(&mut self, ino: Ino) {
+        let mut at = ino;
+        while at != Ino::ROOT {
+            match self.nodes.get(&at) {
+                Some(node) if node.lookups == 0 && node.children.is_empty() => {}
+                _ => return,
+            }
+            let node = self.nodes.remove(&at).expect("just seen");
+            let Some((parent, name)) = node.place else { return };
+            match self.nodes.get_mut(&parent) {
+                Some(parent) => parent.children.remove(&name),
+                None => return,
+            };
+            at = parent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIR: FileKind = FileKind::Directory;
+    const FILE: FileKind = FileKind::Regular;
+
+    fn attr(id: u64, kind: FileKind) -> Attr {
+        let time = Timestamp::default();
+        Attr {
+            id,
+            kind,
+            size: 0,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            complete: true,
+        }
+    }
+
+    fn text(inodes: &Inodes, ino: Ino) -> Option<String> {
+        inodes.path(ino).map(|path| path.to_string())
+    }
+
+    #[test]
+    fn forgetting_the_last_count_drops_the_inode() {
+        let inodes = Inodes::new();
+        let ino = inodes.look_up(Ino::ROOT, "a", &attr(7, FILE)).unwrap();
+        assert_eq!(inodes.look_up(Ino::ROOT, "a", &attr(7, FILE)), Some(ino));
+        inodes.forget(ino, 1);
+        assert_eq!(text(&inodes, ino).as_deref(), Some("/a"));
+        inodes.forget(ino, 1);
+        assert_eq!(inodes.path(ino), None);
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_was_forgotten_first_still_gives_its_children_their_path() {
+        let inodes = Inodes::new();
+        let dir = inodes.look_up(Ino::ROOT, "d", &attr(1, DIR)).unwrap();
+        let file = inodes.look_up(dir, "f", &attr(2, FILE)).unwrap();
+        inodes.forget(dir, 1);
+        assert_eq!(text(&inodes, file).as_deref(), Some("/d/f"));
+        inodes.forget(file, 1);
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_its_children_along() {
+        let inodes = Inodes::new();
+        let from = inodes.look_up(Ino::ROOT, "from", &attr(1, DIR)).unwrap();
+        let to = inodes.look_up(Ino::ROOT, "to", &attr(2, DIR)).unwrap();
+        let file = inodes.look_up(from, "f", &attr(3, FILE)).unwrap();
+        inodes.rename(Ino::ROOT, "from", to, "moved");
+        assert_eq!(text(&inodes, file).as_deref(), Some("/to/moved/f"));
+        assert_eq!(inodes.child(Ino::ROOT, "from"), None);
+    }
+
+    #[test]
+    fn what_a_rename_replaces_has_no_path_any_more() {
+        let inodes = Inodes::new();
+        let new = inodes.look_up(Ino::ROOT, "new", &attr(1, FILE)).unwrap();
+        let old = inodes.look_up(Ino::ROOT, "old", &attr(2, FILE)).unwrap();
+        inodes.rename(Ino::ROOT, "new", Ino::ROOT, "old");
+        assert_eq!(text(&inodes, new).as_deref(), Some("/old"));
+        assert_eq!(inodes.path(old), None);
+        inodes.forget(old, 1);
+        inodes.forget(new, 1);
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_another_file_gets_a_new_inode() {
+        let inodes = Inodes::new();
+        let old = inodes.look_up(Ino::ROOT, "f", &attr(1, FILE)).unwrap();
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(inodes.path(old), None);
+        assert_eq!(text(&inodes, new).as_deref(), Some("/f"));
+    }
+
+    #[test]
+    fn only_an_unchanged_version_may_keep_its_pages() {
+        let inodes = Inodes::new();
+        let file = attr(1, FILE);
+        let ino = inodes.look_up(Ino::ROOT, "f", &file).unwrap();
+        assert!(!inodes.note_open(ino, Version::of(&file)));
+        assert!(inodes.note_open(ino, Version::of(&file)));
+        let grown = Attr { size: 9, ..file };
+        assert!(!inodes.note_open(ino, Version::of(&grown)));
+    }
+}

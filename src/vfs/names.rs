@@ -1,0 +1,208 @@
+//! Operations on names: look-up, making, removing, renaming, attributes.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use super::Entry;
+use super::Fh;
+use super::Ino;
+use super::Vfs;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileKind;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::RenameMode;
+use crate::fs::Result;
+use crate::fs::SetAttr;
+use crate::fs::StatFs;
+
+/// Permission bits, as a mode carries them beside the file's type.
+pub(super) const PERMISSIONS: u32 = 0o7777;
+
+impl Vfs {
+    /// The inode of `name` in `parent`, counted once more.
+    pub fn lookup(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<Entry> {
+        let name = text(name)?;
+        let path = self.path(parent)?.join(name)?;
+        let attr = self.fs.stat(ctx, &path)?;
+        self.entry(parent, name, attr)
+    }
+
+    /// The kernel forgets `count` look-ups of `ino`.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    /// The attributes of `ino` and how long they hold.
+    pub fn getattr(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>) -> Result<(Attr, Duration)> {
+        let attr = self.attr(ctx, ino, fh)?;
+        let ttl = self.attr_ttl(&attr);
+        Ok((attr, ttl))
+    }
+
+    fn attr(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>) -> Result<Attr> {
+        if let Some(stream) = self.stream(ino).filter(|stream| stream.is_open()) {
+            return Ok(stream.attr());
+        }
+        let Some(path) = self.inodes.path(ino) else {
+            // Removed, but open: what was known when it was opened still holds.
+            let attr = self.open_attr(ino, fh).ok_or_else(|| FsError::new(Fault::Stale))?;
+            return Ok(Attr { nlink: 0, ..attr });
+        };
+        let attr = self.fs.stat(ctx, &path)?;
+        if ino != Ino::ROOT && !self.inodes.adopt(ino, &attr) {
+            return Err(Fault::Stale.into());
+        }
+        Ok(attr)
+    }
+
+    /// Changes attributes, and the length if `size` is given.
+    pub fn setattr(
+        &self,
+        ctx: &Ctx,
+        ino: Ino,
+        fh: Option<Fh>,
+        change: &SetAttr,
+        size: Option<u64>,
+    ) -> Result<(Attr, Duration)> {
+        if let Some(size) = size {
+            self.truncate(ctx, ino, size)?;
+        }
+        if *change == SetAttr::default() {
+            return self.getattr(ctx, ino, fh);
+        }
+        let attr = self.fs.set_attr(ctx, &self.path(ino)?, change)?;
+        let attr = self.shown(ino, attr);
+        let ttl = self.attr_ttl(&attr);
+        Ok((attr, ttl))
+    }
+
+    /// Makes an empty regular file; other kinds of node are not supported.
+    pub fn mknod(&self, ctx: &Ctx, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
+        let kind = mode & libc::S_IFMT;
+        if kind != libc::S_IFREG && kind != 0 {
+            return Err(FsError::because(
+                Fault::NotPermitted,
+                "only regular files and directories can be made",
+            ));
+        }
+        let name = text(name)?;
+        let path = self.path(parent)?.join(name)?;
+        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false };
+        let (_, mut writer) = self.fs.create(ctx, &path, &options)?;
+        let attr = writer.commit(ctx)?;
+        self.entry(parent, name, attr)
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(&self, ctx: &Ctx, parent: Ino, name: &OsStr, mode: u32) -> Result<Entry> {
+        let name = text(name)?;
+        let path = self.path(parent)?.join(name)?;
+        let attr = self.fs.make_dir(ctx, &path, mode & PERMISSIONS)?;
+        self.entry(parent, name, attr)
+    }
+
+    /// Removes a file. Who has it open for writing goes on without effect.
+    pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
+        let name = text(name)?;
+        self.fs.remove_file(ctx, &self.path(parent)?.join(name)?)?;
+        self.name_gone(parent, name);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
+        let name = text(name)?;
+        self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?)?;
+        self.name_gone(parent, name);
+        Ok(())
+    }
+
+    fn name_gone(&self, parent: Ino, name: &str) {
+        let removed = self.inodes.remove(parent, name);
+        if let Some(stream) = removed.and_then(|ino| self.stream(ino)) {
+            stream.removed();
+        }
+    }
+
+    /// Moves `name` of `parent`; `flags` are those of renameat2(2).
+    pub fn rename(
+        &self,
+        ctx: &Ctx,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        flags: u32,
+    ) -> Result<()> {
+        let mode = match flags {
+            0 => RenameMode::Replace,
+            libc::RENAME_NOREPLACE => RenameMode::NoReplace,
+            _ => {
+                return Err(FsError::because(
+                    Fault::InvalidArgument,
+                    format!("rename with flags {flags:#x}: only RENAME_NOREPLACE is supported"),
+                ));
+            }
+        };
+        let (name, new_name) = (text(name)?, text(new_name)?);
+        let from = self.path(parent)?.join(name)?;
+        let to = self.path(new_parent)?.join(new_name)?;
+        if from == to {
+            return self.fs.stat(ctx, &from).map(drop);
+        }
+        self.fs.rename(ctx, &from, &to, mode)?;
+        if let Some(stream) = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino)) {
+            stream.removed();
+        }
+        self.inodes.rename(parent, name, new_parent, new_name);
+        self.move_writers(&from, &to);
+        Ok(())
+    }
+
+    /// Tells the writers at or below `from` where they are now.
+    fn move_writers(&self, from: &FsPath, to: &FsPath) {
+        let streams: Vec<_> = self.writers.lock().values().map(|writing| writing.stream.clone()).collect();
+        for stream in streams {
+            if let Some(moved) = stream.path().rebased(from, to) {
+                stream.renamed(&moved);
+            }
+        }
+    }
+
+    /// Capacity and use.
+    pub fn statfs(&self, ctx: &Ctx) -> Result<StatFs> {
+        self.fs.stat_fs(ctx)
+    }
+
+    /// Checks that `ino` may be used in the ways of `mask`, the bits of access(2).
+    pub fn access(&self, ctx: &Ctx, ino: Ino, mask: u32) -> Result<()> {
+        self.fs.access(ctx, &self.path(ino)?, mask)
+    }
+
+    fn truncate(&self, ctx: &Ctx, ino: Ino, size: u64) -> Result<()> {
+        if let Some(stream) = self.stream(ino) {
+            stream.truncate(ctx, size)?;
+            self.inodes.adopt(ino, &stream.attr());
+            return Ok(());
+        }
+        let path = self.path(ino)?;
+        let attr = self.fs.stat(ctx, &path)?;
+        if attr.kind == FileKind::Directory {
+            return Err(Fault::IsDirectory.into());
+        }
+        let stream = self.resting_stream(path, attr);
+        stream.truncate(ctx, size)?;
+        stream.commit(ctx)?;
+        self.inodes.adopt(ino, &stream.attr());
+        Ok(())
+    }
+}
+
+/// The name as text. Alluxio's names are UTF-8; others cannot be stored and are refused rather than mangled.
+pub(super) fn text(name: &OsStr) -> Result<&str> {
+    name.to_str().ok_or_else(|| FsError::new(Fault::BadName))
+}

@@ -1,0 +1,451 @@
+//! One file that is being written through this mount: puts the kernel's writes into offset order, lends the
+//! backend's writer to one thread at a time, and completes the file when it is closed.
+//!
+//! Lock order: the state's lock is held for memory only. While a thread works with the writer, the slot is
+//! [`Slot::Lent`] and others wait for their turn, which an interrupt ends.
+//! Invariant: once `failed` is set, the writer is gone and the file can no longer become complete.
+
+use std::sync::Arc;
+use std::task::Wake;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+
+use super::commits::Commits;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileSystem;
+use crate::fs::FileWriter;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+use crate::fs::Timestamp;
+
+/// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
+/// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
+const REORDER_WAIT: Duration = Duration::from_millis(500);
+
+/// The same for a file that has a real hole already: its writer leaves out zeros on purpose.
+const SPARSE_WAIT: Duration = Duration::from_millis(10);
+
+/// Zeros are written in pieces of this size.
+const ZEROS: usize = 1 << 20;
+
+const WRITTEN_ONCE: &str = "as files are written once, from start to end: write a new file and rename it";
+
+enum Slot {
+    /// Nobody is using the writer.
+    Idle(Box<dyn FileWriter>),
+    /// A thread is.
+    Lent,
+    /// The file is complete. An empty one can be started again.
+    Complete,
+    /// Removed, or failed: nothing is kept any more.
+    Gone,
+}
+
+struct State {
+    path: FsPath,
+    slot: Slot,
+    /// What was known when the file was made or completed.
+    attr: Attr,
+    /// Bytes taken so far, in order: the only offset at which a write can go on.
+    written: u64,
+    /// Length that ftruncate(2) asked for; zeros are added up to it when the file is completed.
+    length: u64,
+    /// A hole was filled with zeros before.
+    sparse: bool,
+    changed: Timestamp,
+    failed: Option<FsError>,
+}
+
+impl State {
+    /// Whether more bytes can still be added.
+    fn can_grow(&self) -> bool {
+        match self.slot {
+            Slot::Idle(_) | Slot::Lent => true,
+            Slot::Complete => self.written == 0,
+            Slot::Gone => false,
+        }
+    }
+}
+
+/// A file in the course of being written. Shared by all handles that have it open for writing.
+pub(super) struct WriteStream {
+    fs: Arc<dyn FileSystem>,
+    commits: Arc<Commits>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Wake for WriteStream {
+    /// An interrupt of a waiting thread: it looks again, under the lock, so that the wake-up is not lost.
+    fn wake(self: Arc<Self>) {
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+}
+
+impl WriteStream {
+    /// A file that was just made and has no bytes yet.
+    pub(super) fn started(
+        fs: Arc<dyn FileSystem>,
+        commits: Arc<Commits>,
+        path: FsPath,
+        attr: Attr,
+        writer: Box<dyn FileWriter>,
+    ) -> Arc<Self> {
+        Self::new(fs, commits, path, attr, Slot::Idle(writer))
+    }
+
+    /// A complete file that was opened for writing and not been touched yet.
+    pub(super) fn resting(
+        fs: Arc<dyn FileSystem>,
+        commits: Arc<Commits>,
+        path: FsPath,
+        attr: Attr,
+    ) -> Arc<Self> {
+        Self::new(fs, commits, path, attr, Slot::Complete)
+    }
+
+    fn new(
+        fs: Arc<dyn FileSystem>,
+        commits: Arc<Commits>,
+        path: FsPath,
+        attr: Attr,
+        slot: Slot,
+    ) -> Arc<Self> {
+        let written = if matches!(slot, Slot::Complete) { attr.size } else { 0 };
+        let changed = attr.mtime;
+        let state = State { path, slot, attr, written, length: 0, sparse: false, changed, failed: None };
+        Arc::new(Self { fs, commits, state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// The attributes as of now; the size is what was written or asked for.
+    pub(super) fn attr(&self) -> Attr {
+        let state = self.state.lock();
+        Attr {
+            size: state.written.max(state.length),
+            mtime: state.changed,
+            ctime: state.changed.max(state.attr.ctime),
+            complete: matches!(state.slot, Slot::Complete),
+            ..state.attr.clone()
+        }
+    }
+
+    /// Whether there are bytes or an end that no reader can see yet.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state.lock().slot, Slot::Idle(_) | Slot::Lent)
+    }
+
+    /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
+    /// fails with [`Fault::NotSupported`], and so does the file's completion then.
+    pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: &[u8]) -> Result<()> {
+        let mut state = self.wait_for_offset(ctx, offset)?;
+        if matches!(state.slot, Slot::Gone) {
+            state.written = state.written.max(offset + data.len() as u64);
+            return Ok(());
+        }
+        let complete = matches!(state.slot, Slot::Complete) && state.written > 0;
+        if complete || offset < state.written {
+            let error = rewrite_error(&state, offset);
+            if !complete {
+                self.fail(state, error.clone());
+            }
+            return Err(error);
+        }
+        let gap = offset - state.written;
+        state.sparse |= gap > 0;
+        self.with_writer(ctx, state, |writer, added| {
+            append_zeros(writer, ctx, gap, added)?;
+            writer.append(ctx, data)?;
+            *added += data.len() as u64;
+            Ok(())
+        })
+    }
+
+    /// Waits until nobody uses the writer and the bytes before `offset` have come, or do not come.
+    fn wait_for_offset(self: &Arc<Self>, ctx: &Ctx, offset: u64) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.wait_idle(ctx)?;
+        let deadline = Instant::now() + if state.sparse { SPARSE_WAIT } else { REORDER_WAIT };
+        while state.written < offset && state.can_grow() && Instant::now() < deadline {
+            ctx.check()?;
+            self.changed.wait_until(&mut state, deadline);
+            if matches!(state.slot, Slot::Lent) {
+                drop(state);
+                state = self.wait_idle(ctx)?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// Waits until nobody uses the writer. Fails with what made the file fail, or when `ctx` is interrupted.
+    fn wait_idle(self: &Arc<Self>, ctx: &Ctx) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        if matches!(state.slot, Slot::Lent) {
+            ctx.cancel().register(&Waker::from(Arc::clone(self)));
+        }
+        while matches!(state.slot, Slot::Lent) {
+            ctx.check()?;
+            self.changed.wait(&mut state);
+        }
+        match &state.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
+    }
+
+    /// Lends the writer to `work`, which counts the bytes that it adds. An empty complete file is started
+    /// again for it. A failure is final, but for an interrupt: the caller can try the same again.
+    fn with_writer(
+        &self,
+        ctx: &Ctx,
+        mut state: MutexGuard<'_, State>,
+        work: impl FnOnce(&mut dyn FileWriter, &mut u64) -> Result<()>,
+    ) -> Result<()> {
+        let slot = std::mem::replace(&mut state.slot, Slot::Lent);
+        let path = state.path.clone();
+        let mode = state.attr.mode;
+        drop(state);
+        let lent = Lent { stream: self };
+        let mut started = None;
+        let mut writer = match slot {
+            Slot::Idle(writer) => Ok(writer),
+            _ => self.fs.create(ctx, &path, &CreateOptions { mode, replace: true }).map(|(attr, writer)| {
+                started = Some(attr);
+                writer
+            }),
+        };
+        let mut added = 0;
+        let result = match &mut writer {
+            Ok(writer) => work(writer.as_mut(), &mut added),
+            Err(error) => Err(error.clone()),
+        };
+        std::mem::forget(lent);
+        let again = result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted);
+        let next = match writer {
+            Ok(writer) if result.is_ok() || again => Slot::Idle(writer),
+            Err(_) if again => Slot::Complete,
+            // Given up before anybody learns of it.
+            _ => Slot::Gone,
+        };
+        self.give_back(next, &path, started, added, result)
+    }
+
+    fn give_back(
+        &self,
+        mut next: Slot,
+        path: &FsPath,
+        started: Option<Attr>,
+        added: u64,
+        result: Result<()>,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        if let Some(attr) = started {
+            state.attr = attr;
+            state.written = 0;
+        }
+        state.written += added;
+        state.changed = Timestamp::now();
+        match (&mut next, &result) {
+            (Slot::Gone, Err(error)) => {
+                self.fail(state, error.clone());
+                return result;
+            }
+            (Slot::Idle(writer), _) if state.path != *path => writer.renamed(&state.path),
+            _ => {}
+        }
+        self.put(state, next);
+        result
+    }
+
+    /// Gives the slot back. A file that was removed meanwhile stays removed.
+    fn put(&self, mut state: MutexGuard<'_, State>, slot: Slot) {
+        let unwanted =
+            if matches!(state.slot, Slot::Gone) { slot } else { std::mem::replace(&mut state.slot, slot) };
+        self.changed.notify_all();
+        drop(state);
+        // Outside the lock, as giving up a writer may call the backend.
+        drop(unwanted);
+    }
+
+    fn fail(&self, mut state: MutexGuard<'_, State>, error: FsError) {
+        let unwanted = std::mem::replace(&mut state.slot, Slot::Gone);
+        state.failed = Some(error);
+        self.changed.notify_all();
+        drop(state);
+        drop(unwanted);
+    }
+
+    /// Completes the file, if it is not yet, and waits for that. The work goes on in the background when the
+    /// caller is interrupted: a close that was asked for is carried out.
+    pub(super) fn commit(self: &Arc<Self>, ctx: &Ctx) -> Result<()> {
+        let state = self.wait_idle(ctx)?;
+        if !matches!(state.slot, Slot::Idle(_)) {
+            return Ok(());
+        }
+        self.begin_commit(state);
+        drop(self.wait_idle(ctx)?);
+        Ok(())
+    }
+
+    /// Completes the file in the background, if it is not yet.
+    pub(super) fn commit_later(self: &Arc<Self>) {
+        let state = self.state.lock();
+        if matches!(state.slot, Slot::Idle(_)) {
+            self.begin_commit(state);
+        }
+    }
+
+    fn begin_commit(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let Slot::Idle(writer) = std::mem::replace(&mut state.slot, Slot::Lent) else {
+            unreachable!("the caller saw an idle writer under this lock");
+        };
+        drop(state);
+        let stream = Arc::clone(self);
+        self.commits.run(move || stream.finish(writer));
+    }
+
+    /// Runs on a thread of its own, with the writer.
+    fn finish(&self, mut writer: Box<dyn FileWriter>) {
+        let lent = Lent { stream: self };
+        let ctx = Ctx::daemon();
+        let (written, length) = {
+            let state = self.state.lock();
+            (state.written, state.length)
+        };
+        let padding = length.saturating_sub(written);
+        let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0).and_then(|()| writer.commit(&ctx));
+        // A file that failed is given up before anybody learns of it.
+        drop(writer);
+        std::mem::forget(lent);
+        let mut state = self.state.lock();
+        match result {
+            Ok(attr) => {
+                state.written = attr.size;
+                state.changed = attr.mtime;
+                state.attr = attr;
+                self.put(state, Slot::Complete);
+            }
+            Err(error) => {
+                log::debug!("completing {} failed: {error}", state.path);
+                self.fail(state, error.context("the file could not be completed"));
+            }
+        }
+    }
+
+    /// Makes what was written so far durable.
+    pub(super) fn sync(self: &Arc<Self>, ctx: &Ctx) -> Result<()> {
+        let state = self.wait_idle(ctx)?;
+        if !matches!(state.slot, Slot::Idle(_)) {
+            return Ok(());
+        }
+        let mut refused = None;
+        self.with_writer(ctx, state, |writer, _| match writer.sync(ctx) {
+            Err(error) if error.fault() == Fault::NotSupported => {
+                refused = Some(error);
+                Ok(())
+            }
+            other => other,
+        })?;
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// ftruncate(2): to nothing, to the present length, or to more, which is filled with zeros in the end.
+    pub(super) fn truncate(self: &Arc<Self>, ctx: &Ctx, size: u64) -> Result<()> {
+        let mut state = self.wait_idle(ctx)?;
+        let present = state.written.max(state.length);
+        if size == present || matches!(state.slot, Slot::Gone) {
+            return Ok(());
+        }
+        if size == 0 {
+            // Whatever there is, is given up only after the empty file took its place.
+            let before = std::mem::replace(&mut state.slot, Slot::Complete);
+            state.length = 0;
+            let result = self.with_writer(ctx, state, |_, _| Ok(()));
+            if result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted) {
+                self.put(self.state.lock(), before);
+            }
+            return result;
+        }
+        if size >= state.written && (matches!(state.slot, Slot::Idle(_)) || state.written == 0) {
+            state.length = size;
+            return if matches!(state.slot, Slot::Complete) {
+                self.with_writer(ctx, state, |_, _| Ok(()))
+            } else {
+                Ok(())
+            };
+        }
+        Err(FsError::because(
+            Fault::NotSupported,
+            format!("cannot change the length from {present} to {size} bytes, {WRITTEN_ONCE}"),
+        ))
+    }
+
+    /// The name is gone: what is written from now on is for nobody.
+    pub(super) fn removed(&self) {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.slot, Slot::Gone);
+        self.changed.notify_all();
+        drop(state);
+        // Given up outside the lock, as that may call the backend.
+        drop(before);
+    }
+
+    /// Where the file is.
+    pub(super) fn path(&self) -> FsPath {
+        self.state.lock().path.clone()
+    }
+
+    /// The file has another path now.
+    pub(super) fn renamed(&self, to: &FsPath) {
+        let mut state = self.state.lock();
+        state.path = to.clone();
+        if let Slot::Idle(writer) = &mut state.slot {
+            writer.renamed(to);
+        }
+    }
+}
+
+fn rewrite_error(state: &State, offset: u64) -> FsError {
+    let end = state.written;
+    let complete = if matches!(state.slot, Slot::Complete) { "complete " } else { "" };
+    FsError::because(
+        Fault::NotSupported,
+        format!("cannot write at offset {offset} of a {complete}file of {end} bytes, {WRITTEN_ONCE}"),
+    )
+}
+
+fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut u64) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let zeros = vec![0; ZEROS.min(usize::try_from(count).unwrap_or(ZEROS))];
+    let mut left = count;
+    while left > 0 {
+        ctx.check()?;
+        let piece = left.min(zeros.len() as u64);
+        writer.append(ctx, &zeros[..piece as usize])?;
+        *added += piece;
+        left -= piece;
+    }
+    Ok(())
+}
+
+/// A thread has the writer. If it panics, the others must not wait for ever.
+struct Lent<'a> {
+    stream: &'a WriteStream,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let state = self.stream.state.lock();
+        self.stream.fail(state, FsError::because(Fault::Io, "the writer ended in a panic"));
+    }
+}

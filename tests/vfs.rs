@@ -1,0 +1,530 @@
+//! The rules of the virtual file system, in process over the embedded store: inodes, handles, and above all
+//! how a file is written once, in order, by whoever has it open.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use alluxio_fuse::backend::local::LocalFs;
+use alluxio_fuse::fs::Attr;
+use alluxio_fuse::fs::Cancel;
+use alluxio_fuse::fs::CreateOptions;
+use alluxio_fuse::fs::Ctx;
+use alluxio_fuse::fs::Fault;
+use alluxio_fuse::fs::FileReader;
+use alluxio_fuse::fs::FileSystem;
+use alluxio_fuse::fs::FileWriter;
+use alluxio_fuse::fs::FsPath;
+use alluxio_fuse::fs::Listing;
+use alluxio_fuse::fs::RenameMode;
+use alluxio_fuse::fs::Result;
+use alluxio_fuse::fs::SetAttr;
+use alluxio_fuse::fs::StatFs;
+use alluxio_fuse::vfs::Fh;
+use alluxio_fuse::vfs::Ino;
+use alluxio_fuse::vfs::PageCache;
+use alluxio_fuse::vfs::Vfs;
+use alluxio_fuse::vfs::VfsOptions;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    vfs: Arc<Vfs>,
+    faults: Arc<Faults>,
+    _dir: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    fixture_with(VfsOptions::default())
+}
+
+fn fixture_with(options: VfsOptions) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::new(dir.path()));
+    let vfs = Arc::new(Vfs::new(Arc::clone(&faults) as Arc<dyn FileSystem>, options));
+    Fixture { vfs, faults, _dir: dir }
+}
+
+impl Fixture {
+    fn create(&self, name: &str) -> (Ino, Fh) {
+        let flags = libc::O_WRONLY | libc::O_CREAT;
+        let (entry, opened) =
+            self.vfs.create(&Ctx::daemon(), Ino::ROOT, OsStr::new(name), 0o644, flags).unwrap();
+        (entry.ino, opened.fh)
+    }
+
+    fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<usize> {
+        self.vfs.write(&Ctx::daemon(), fh, offset, data)
+    }
+
+    fn flush(&self, fh: Fh) -> Result<()> {
+        self.vfs.flush(&Ctx::daemon(), fh)
+    }
+
+    fn close(&self, fh: Fh) -> Result<()> {
+        let result = self.flush(fh);
+        self.vfs.release(fh).unwrap();
+        result
+    }
+
+    fn file(&self, name: &str, data: &[u8]) -> Ino {
+        let (ino, fh) = self.create(name);
+        self.write(fh, 0, data).unwrap();
+        self.close(fh).unwrap();
+        ino
+    }
+
+    fn find(&self, name: &str) -> Result<(Ino, Attr)> {
+        let entry = self.vfs.lookup(&Ctx::daemon(), Ino::ROOT, OsStr::new(name))?;
+        self.vfs.forget(entry.ino, 1);
+        Ok((entry.ino, entry.attr))
+    }
+
+    fn content(&self, name: &str) -> Vec<u8> {
+        let (ino, attr) = self.find(name).unwrap();
+        let fh = self.vfs.open(&Ctx::daemon(), ino, libc::O_RDONLY).unwrap().fh;
+        let data = self.vfs.read(&Ctx::daemon(), fh, 0, attr.size as usize + 1).unwrap().to_vec();
+        self.vfs.release(fh).unwrap();
+        data
+    }
+}
+
+fn fault<T>(result: Result<T>) -> Fault {
+    result.err().expect("a failure").fault()
+}
+
+#[test]
+fn a_closed_file_has_its_bytes_and_an_open_one_its_size() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"hello ").unwrap();
+    fixture.write(fh, 6, b"world").unwrap();
+    let (attr, ttl) = fixture.vfs.getattr(&Ctx::daemon(), ino, None).unwrap();
+    assert_eq!((attr.size, attr.complete, ttl), (11, false, Duration::ZERO));
+    assert_eq!(fault(fixture.vfs.open(&Ctx::daemon(), ino, libc::O_RDONLY)), Fault::Busy);
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"hello world");
+}
+
+#[test]
+fn pieces_of_one_large_write_may_arrive_in_any_order() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    let data: Vec<u8> = (0..64 * 1024u32).map(|at| (at % 251) as u8).collect();
+    // The pieces come from several threads at once, the last ones first.
+    thread::scope(|scope| {
+        for index in (0..16).rev() {
+            let (fixture, data) = (&fixture, &data);
+            scope.spawn(move || {
+                let at = index * 4096;
+                fixture.write(fh, at as u64, &data[at..at + 4096]).unwrap();
+            });
+        }
+    });
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), data);
+}
+
+#[test]
+fn a_hole_is_filled_with_zeros() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"a").unwrap();
+    fixture.write(fh, 4, b"b").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"a\0\0\0b");
+}
+
+#[test]
+fn a_rewrite_is_refused_and_the_file_never_appears_complete() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abcdef").unwrap();
+    assert_eq!(fault(fixture.write(fh, 2, b"X")), Fault::NotSupported);
+    assert_eq!(fault(fixture.write(fh, 6, b"ghi")), Fault::NotSupported);
+    assert_eq!(fault(fixture.close(fh)), Fault::NotSupported);
+    assert_eq!(fault(fixture.find("f")), Fault::NotFound);
+}
+
+#[test]
+fn a_file_closed_empty_can_still_be_written_by_who_has_it_open() {
+    // What a shell does for `command > f`: open, dup2, close, and only then the command writes.
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.flush(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"");
+    fixture.write(fh, 0, b"late").unwrap();
+    assert_eq!(fixture.vfs.getattr(&Ctx::daemon(), ino, None).unwrap().0.size, 4);
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"late");
+    assert_eq!(fixture.find("f").unwrap().0, ino);
+}
+
+#[test]
+fn a_failed_write_makes_close_fail() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.faults.fail_append.store(true, Ordering::Relaxed);
+    assert_eq!(fault(fixture.write(fh, 0, b"x")), Fault::NoSpace);
+    fixture.faults.fail_append.store(false, Ordering::Relaxed);
+    assert_eq!(fault(fixture.write(fh, 0, b"x")), Fault::NoSpace);
+    assert_eq!(fault(fixture.close(fh)), Fault::NoSpace);
+    assert_eq!(fault(fixture.find("f")), Fault::NotFound);
+}
+
+#[test]
+fn an_interrupted_write_can_be_tried_again() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"a").unwrap();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = fixture.vfs.write(&Ctx::new(0, 0, 1, &cancel), fh, 3, b"d");
+    assert_eq!(fault(interrupted), Fault::Interrupted);
+    fixture.write(fh, 1, b"bcd").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"abcd");
+}
+
+#[test]
+fn a_failed_commit_is_what_close_returns() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"x").unwrap();
+    fixture.faults.fail_commit.store(true, Ordering::Relaxed);
+    assert_eq!(fault(fixture.close(fh)), Fault::Io);
+    assert_eq!(fault(fixture.find("f")), Fault::NotFound);
+}
+
+#[test]
+fn a_panic_while_writing_fails_the_file_and_nobody_waits_for_ever() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.faults.panic_append.store(true, Ordering::Relaxed);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fixture.write(fh, 0, b"x")));
+    assert!(caught.is_err());
+    assert_eq!(fault(fixture.write(fh, 0, b"x")), Fault::Io);
+    assert_eq!(fault(fixture.close(fh)), Fault::Io);
+}
+
+#[test]
+fn an_interrupted_close_returns_and_the_file_is_completed_all_the_same() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"x").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    let cancel = Cancel::new();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| fixture.vfs.flush(&Ctx::new(0, 0, 1, &cancel), fh));
+        cancel.cancel();
+        assert_eq!(fault(closing.join().unwrap()), Fault::Interrupted);
+    });
+    drop(gate);
+    fixture.vfs.release(fh).unwrap();
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.content("f"), b"x");
+}
+
+#[test]
+fn finishing_completes_what_is_still_open() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"x").unwrap();
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.content("f"), b"x");
+    fixture.vfs.release(fh).unwrap();
+}
+
+#[test]
+fn truncation_does_what_a_write_once_store_can() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let ino = fixture.file("f", b"abc");
+    let to = |size| fixture.vfs.setattr(&ctx, ino, None, &SetAttr::default(), Some(size));
+    assert_eq!(to(3).unwrap().0.size, 3);
+    assert_eq!(fault(to(2)), Fault::NotSupported);
+    assert_eq!(fault(to(4)), Fault::NotSupported);
+    assert_eq!(fixture.content("f"), b"abc");
+    assert_eq!(to(0).unwrap().0.size, 0);
+    assert_eq!(fixture.content("f"), b"");
+    assert_eq!(to(3).unwrap().0.size, 3);
+    assert_eq!(fixture.content("f"), b"\0\0\0");
+}
+
+#[test]
+fn a_file_being_written_can_be_emptied_or_given_a_length() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"wrong").unwrap();
+    fixture.vfs.setattr(&ctx, ino, Some(fh), &SetAttr::default(), Some(0)).unwrap();
+    fixture.vfs.setattr(&ctx, ino, Some(fh), &SetAttr::default(), Some(6)).unwrap();
+    fixture.write(fh, 0, b"right").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"right\0");
+}
+
+#[test]
+fn opening_with_o_trunc_replaces_the_content_and_keeps_the_mode() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let ino = fixture.file("f", b"old content");
+    let change = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    fixture.vfs.setattr(&ctx, ino, None, &change, None).unwrap();
+    let fh = fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.write(fh, 0, b"new").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"new");
+    let (same, attr) = fixture.find("f").unwrap();
+    assert_eq!((same, attr.mode), (ino, 0o600));
+}
+
+#[test]
+fn what_is_complete_cannot_be_appended_to() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let ino = fixture.file("f", b"abc");
+    assert_eq!(fault(fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_APPEND)), Fault::NotSupported);
+    let fh = fixture.vfs.open(&ctx, ino, libc::O_RDWR).unwrap().fh;
+    assert_eq!(fixture.vfs.read(&ctx, fh, 0, 9).unwrap().to_vec(), b"abc");
+    assert_eq!(fault(fixture.write(fh, 3, b"d")), Fault::NotSupported);
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"abc");
+}
+
+#[test]
+fn a_file_removed_while_it_is_written_stays_removed() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    fixture.write(fh, 3, b"def").unwrap();
+    assert_eq!(fixture.vfs.getattr(&Ctx::daemon(), ino, Some(fh)).unwrap().0.nlink, 0);
+    fixture.close(fh).unwrap();
+    assert_eq!(fault(fixture.find("f")), Fault::NotFound);
+}
+
+#[test]
+fn a_directory_renamed_while_a_file_in_it_is_written_takes_the_file_along() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+    let dir = fixture.vfs.mkdir(&ctx, Ino::ROOT, a, 0o755).unwrap().ino;
+    let (entry, opened) = fixture.vfs.create(&ctx, dir, OsStr::new("f"), 0o644, libc::O_WRONLY).unwrap();
+    fixture.write(opened.fh, 0, b"abc").unwrap();
+    fixture.vfs.rename(&ctx, Ino::ROOT, a, Ino::ROOT, b, 0).unwrap();
+    fixture.close(opened.fh).unwrap();
+    assert_eq!(fixture.vfs.path_text(entry.ino), "/b/f");
+    assert_eq!(fixture.vfs.getattr(&ctx, entry.ino, None).unwrap().0.size, 3);
+}
+
+#[test]
+fn rename_knows_its_flags() {
+    let fixture = fixture();
+    fixture.file("a", b"a");
+    fixture.file("b", b"b");
+    let rename = |flags| {
+        fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, OsStr::new("a"), Ino::ROOT, OsStr::new("b"), flags)
+    };
+    assert_eq!(fault(rename(libc::RENAME_NOREPLACE)), Fault::Exists);
+    assert_eq!(fault(rename(libc::RENAME_EXCHANGE)), Fault::InvalidArgument);
+    assert_eq!(fault(rename(1 << 20)), Fault::InvalidArgument);
+    rename(0).unwrap();
+    assert_eq!(fixture.content("b"), b"a");
+    assert_eq!(fault(fixture.find("a")), Fault::NotFound);
+}
+
+#[test]
+fn names_that_cannot_be_stored_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let fixture = fixture();
+    let make = |name: &OsStr| fixture.vfs.mkdir(&Ctx::daemon(), Ino::ROOT, name, 0o755);
+    assert_eq!(fault(make(OsStr::from_bytes(b"\xff"))), Fault::BadName);
+    assert_eq!(fault(make(OsStr::new(&"n".repeat(256)))), Fault::NameTooLong);
+    let node = fixture.vfs.mknod(&Ctx::daemon(), Ino::ROOT, OsStr::new("p"), libc::S_IFIFO | 0o600);
+    assert_eq!(fault(node), Fault::NotPermitted);
+    let node = fixture.vfs.mknod(&Ctx::daemon(), Ino::ROOT, OsStr::new("f"), libc::S_IFREG | 0o600).unwrap();
+    assert_eq!((node.attr.mode, node.attr.complete), (0o600, true));
+}
+
+#[test]
+fn a_directory_is_read_in_pieces_from_any_offset() {
+    let fixture = fixture();
+    for at in 0..600 {
+        fixture.vfs.mkdir(&Ctx::daemon(), Ino::ROOT, OsStr::new(&format!("d{at}")), 0o755).unwrap();
+    }
+    let fh = fixture.vfs.opendir(&Ctx::daemon(), Ino::ROOT).unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let from = seen.last().map_or(0, |(_, next)| *next);
+        let before = seen.len();
+        fixture
+            .vfs
+            .readdir(&Ctx::daemon(), Ino::ROOT, fh, from, &mut |item| {
+                let room = seen.len() < before + 7;
+                if room {
+                    seen.push((item.name.to_owned(), item.next));
+                }
+                room
+            })
+            .unwrap();
+        if seen.len() == before {
+            break;
+        }
+    }
+    assert_eq!((seen[0].0.as_str(), seen[1].0.as_str()), (".", ".."));
+    assert_eq!(seen.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 602);
+    // An entry that had no room is not counted: after forgetting the others, only the root is known.
+    let again = seen[300].1;
+    let mut counted = Vec::new();
+    fixture
+        .vfs
+        .readdirplus(&Ctx::daemon(), Ino::ROOT, fh, again, &mut |plus| {
+            assert_eq!(plus.item.name, seen[301 + counted.len()].0);
+            let room = counted.len() < 3;
+            if room {
+                counted.push(plus.entry.as_ref().unwrap().ino);
+            }
+            room
+        })
+        .unwrap();
+    fixture.vfs.releasedir(fh);
+    counted.into_iter().for_each(|ino| fixture.vfs.forget(ino, 1));
+    for at in 0..600 {
+        let (ino, _) = fixture.find(&format!("d{at}")).unwrap();
+        fixture.vfs.forget(ino, 1);
+    }
+    assert_eq!((fixture.vfs.known_inodes(), fixture.vfs.open_handles()), (1, 0));
+}
+
+#[test]
+fn the_page_cache_follows_the_options() {
+    for (page_cache, first, second, changed) in [
+        (PageCache::DirectIo, (true, false), (true, false), (true, false)),
+        (PageCache::KernelCache, (false, true), (false, true), (false, true)),
+        (PageCache::AutoCache, (false, false), (false, true), (false, false)),
+        (PageCache::DropOnOpen, (false, false), (false, false), (false, false)),
+    ] {
+        let fixture = fixture_with(VfsOptions { page_cache, ..VfsOptions::default() });
+        let ino = fixture.file("f", b"one");
+        let open = |flags| {
+            let opened = fixture.vfs.open(&Ctx::daemon(), ino, flags).unwrap();
+            (opened.fh, (opened.direct_io, opened.keep_cache))
+        };
+        assert_eq!(open(libc::O_RDONLY).1, first, "{page_cache:?}");
+        assert_eq!(open(libc::O_RDONLY).1, second, "{page_cache:?}");
+        let (fh, _) = open(libc::O_WRONLY | libc::O_TRUNC);
+        fixture.write(fh, 0, b"longer").unwrap();
+        fixture.close(fh).unwrap();
+        assert_eq!(open(libc::O_RDONLY).1, changed, "{page_cache:?}");
+    }
+}
+
+/// The embedded store with failures at will.
+struct Faults {
+    inner: LocalFs,
+    fail_append: Arc<AtomicBool>,
+    fail_commit: Arc<AtomicBool>,
+    panic_append: Arc<AtomicBool>,
+    commit_gate: Arc<parking_lot::Mutex<()>>,
+}
+
+impl Faults {
+    fn new(root: &std::path::Path) -> Self {
+        Self {
+            inner: LocalFs::open(root).unwrap(),
+            fail_append: Arc::default(),
+            fail_commit: Arc::default(),
+            panic_append: Arc::default(),
+            commit_gate: Arc::default(),
+        }
+    }
+}
+
+struct FaultyWriter {
+    inner: Box<dyn FileWriter>,
+    fail_append: Arc<AtomicBool>,
+    fail_commit: Arc<AtomicBool>,
+    panic_append: Arc<AtomicBool>,
+    commit_gate: Arc<parking_lot::Mutex<()>>,
+}
+
+impl FileWriter for FaultyWriter {
+    fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
+        assert!(!self.panic_append.load(Ordering::Relaxed), "as asked for");
+        if self.fail_append.load(Ordering::Relaxed) {
+            return Err(Fault::NoSpace.into());
+        }
+        self.inner.append(ctx, data)
+    }
+
+    fn sync(&mut self, ctx: &Ctx) -> Result<()> {
+        self.inner.sync(ctx)
+    }
+
+    fn commit(&mut self, ctx: &Ctx) -> Result<Attr> {
+        drop(self.commit_gate.lock());
+        if self.fail_commit.load(Ordering::Relaxed) {
+            return Err(Fault::Io.into());
+        }
+        self.inner.commit(ctx)
+    }
+
+    fn renamed(&mut self, to: &FsPath) {
+        self.inner.renamed(to);
+    }
+}
+
+impl FileSystem for Faults {
+    fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.inner.stat(ctx, path)
+    }
+    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
+        self.inner.list(ctx, path)
+    }
+    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
+        self.inner.make_dir(ctx, path, mode)
+    }
+    fn create(
+        &self,
+        ctx: &Ctx,
+        path: &FsPath,
+        options: &CreateOptions,
+    ) -> Result<(Attr, Box<dyn FileWriter>)> {
+        let (attr, inner) = self.inner.create(ctx, path, options)?;
+        let writer = FaultyWriter {
+            inner,
+            fail_append: Arc::clone(&self.fail_append),
+            fail_commit: Arc::clone(&self.fail_commit),
+            panic_append: Arc::clone(&self.panic_append),
+            commit_gate: Arc::clone(&self.commit_gate),
+        };
+        Ok((attr, Box::new(writer)))
+    }
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        self.inner.open(ctx, path)
+    }
+    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.inner.remove_file(ctx, path)
+    }
+    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.inner.remove_dir(ctx, path)
+    }
+    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
+        self.inner.rename(ctx, from, to, mode)
+    }
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
+        self.inner.set_attr(ctx, path, change)
+    }
+    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
+        self.inner.stat_fs(ctx)
+    }
+    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
+        self.inner.access(ctx, path, mask)
+    }
+}
