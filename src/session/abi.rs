@@ -180,7 +180,6 @@ plain! {
 pub(super) mod opcode {
     pub(in crate::session) const FORGET: u32 = 2;
     pub(in crate::session) const INIT: u32 = 26;
-    pub(in crate::session) const INTERRUPT: u32 = 36;
     pub(in crate::session) const BATCH_FORGET: u32 = 42;
 }
 

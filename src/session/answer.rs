@@ -116,7 +116,8 @@ where
     let _ = wall(move || {
         let request = Request::begin(raw);
         let caller = request.caller;
-        let outcome = work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.cancel));
+        let outcome =
+            work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.cancel));
         match outcome {
             Ok(answer) => request.succeed(op, answer),
             Err(err) => {

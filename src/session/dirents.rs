@@ -65,7 +65,8 @@ impl Dirents {
     fn put(&mut self, item: &DirItem<'_>) {
         let namelen = u32::try_from(item.name.len()).expect("names are at most 255 bytes");
         // The type bits of a mode, moved down, are the DT_ values of readdir(3).
-        let header = DirentHeader { ino: item.ino, off: item.next, namelen, kind: type_bits(item.kind) >> 12 };
+        let header =
+            DirentHeader { ino: item.ino, off: item.next, namelen, kind: type_bits(item.kind) >> 12 };
         self.bytes.extend_from_slice(header.as_bytes());
         self.bytes.extend_from_slice(item.name.as_bytes());
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);

@@ -235,7 +235,8 @@ pub(super) struct Args {
 impl Args {
     /// From option words; a comma in one does not end it.
     pub(super) fn new(words: &[String]) -> Self {
-        let escaped = words.iter().map(|word| format!("-o{}", word.replace('\\', "\\\\").replace(',', "\\,")));
+        let escaped =
+            words.iter().map(|word| format!("-o{}", word.replace('\\', "\\\\").replace(',', "\\,")));
         let words: Vec<CString> = std::iter::once("alluxio-fuse".to_owned())
             .chain(escaped)
             .map(|word| CString::new(word.replace('\0', "")).expect("zeros were taken out"))

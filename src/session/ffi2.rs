@@ -66,7 +66,8 @@ impl Mounted {
         let data = Arc::as_ptr(&shared).cast_mut().cast();
         // SAFETY: what fuse_mount left of `args` are the session's own options; the operations are copied; the
         // user data lives in `_shared` until the session is destroyed.
-        let session = unsafe { functions.fuse_lowlevel_new(&raw mut args, &raw const ops, size_of_val(&ops), data) };
+        let session =
+            unsafe { functions.fuse_lowlevel_new(&raw mut args, &raw const ops, size_of_val(&ops), data) };
         // SAFETY: as above.
         unsafe { functions.fuse_opt_free_args(&raw mut args) };
         let Some(session) = NonNull::new(session) else {
@@ -88,7 +89,8 @@ impl Mounted {
     }
 
     pub(super) fn process(&self, request: &mut [u8]) {
-        let buf = fuse2::fuse_buf { size: request.len(), mem: request.as_mut_ptr().cast(), ..Default::default() };
+        let buf =
+            fuse2::fuse_buf { size: request.len(), mem: request.as_mut_ptr().cast(), ..Default::default() };
         let replies = self.replies.as_ptr();
         // SAFETY: session and channel live, and the request is complete, as the kernel delivered it.
         unsafe { self.functions.fuse_session_process_buf(self.session.as_ptr(), &raw const buf, replies) };

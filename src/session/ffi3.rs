@@ -108,7 +108,8 @@ impl Mounted {
     }
 
     pub(super) fn process(&self, request: &mut [u8]) {
-        let buf = fuse3::fuse_buf { size: request.len(), mem: request.as_mut_ptr().cast(), ..Default::default() };
+        let buf =
+            fuse3::fuse_buf { size: request.len(), mem: request.as_mut_ptr().cast(), ..Default::default() };
         let padded = PaddedBuf { buf, later_members: [0; 4] };
         // SAFETY: the session lives, and the request is complete, as the kernel delivered it.
         unsafe { self.functions.fuse_session_process_buf(self.session.as_ptr(), (&raw const padded).cast()) };
@@ -131,7 +132,12 @@ impl Drop for Mounted {
 }
 
 /// Writes a reply by this thread's descriptor.
-unsafe extern "C" fn writev(fd: c_int, parts: *mut libc::iovec, count: c_int, _data: *mut c_void) -> libc::ssize_t {
+unsafe extern "C" fn writev(
+    fd: c_int,
+    parts: *mut libc::iovec,
+    count: c_int,
+    _data: *mut c_void,
+) -> libc::ssize_t {
     // SAFETY: libfuse passes the parts of one reply, and the session's own descriptor.
     unsafe { ffi::send(parts, usize::try_from(count).unwrap_or(0), Some(fd)) }
 }

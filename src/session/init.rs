@@ -119,19 +119,8 @@ impl Wishes {
     }
 }
 
-/// What was agreed on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Agreed {
-    /// The kernel's version of the protocol: 7 and this.
-    pub(super) minor: u32,
-    /// What the kernel may use.
-    pub(super) flags: u64,
-    /// Most bytes of one WRITE.
-    pub(super) max_write: u32,
-}
-
 /// Answers the kernel's INIT by way of libfuse. Must run before anyone else reads from the session.
-pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer) -> io::Result<Agreed> {
+pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer) -> io::Result<()> {
     let device = mounted.fd();
     loop {
         let len = receive(device, buffer)?;
@@ -141,7 +130,10 @@ pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer)
         let (head, body) = split(&reply)?;
         if head.error != 0 {
             write(device, &reply)?;
-            return Err(broken(format!("libfuse refuses the kernel's INIT: {}", Errno::from_raw(-head.error))));
+            return Err(broken(format!(
+                "libfuse refuses the kernel's INIT: {}",
+                Errno::from_raw(-head.error)
+            )));
         }
         if offer.major > 7 {
             // The kernel will ask again in the older way.
@@ -153,8 +145,7 @@ pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer)
         }
         let answer = complete(&body, &offer, wishes);
         log_outcome(&offer, wishes, &body, &answer);
-        send(device, header.unique, &answer)?;
-        return Ok(Agreed { minor: offer.minor, flags: flags_out(&answer), max_write: answer.max_write });
+        return send(device, header.unique, &answer);
     }
 }
 
@@ -252,7 +243,8 @@ fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize> {
 }
 
 fn parse(request: &[u8]) -> io::Result<(InHeader, InitIn)> {
-    let header = InHeader::read_from(request).ok_or_else(|| broken("the kernel's first request is too short"))?;
+    let header =
+        InHeader::read_from(request).ok_or_else(|| broken("the kernel's first request is too short"))?;
     if header.opcode != opcode::INIT {
         return Err(broken(format!("the kernel's first request is not INIT but {}", header.opcode)));
     }
@@ -288,8 +280,7 @@ fn write(device: BorrowedFd<'_>, reply: &[u8]) -> io::Result<()> {
 /// Has libfuse process the request and returns what it wanted to send.
 fn caught_reply(mounted: &Mounted, request: &mut [u8]) -> io::Result<Vec<u8>> {
     // One message stays one message.
-    let (ours, theirs) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let diverted = Diverted::new(mounted.fd(), theirs.as_fd())?;
     mounted.process(request, mounted.fd());
     diverted.restore()?;

@@ -149,7 +149,10 @@ impl SessionOptions {
             max_write: self.max_write.clamp(LEAST_WRITE, MAX_WRITE),
             max_readahead: self.max_readahead,
             max_background,
-            congestion_threshold: self.congestion_threshold.unwrap_or(max_background / 4 * 3).min(max_background),
+            congestion_threshold: self
+                .congestion_threshold
+                .unwrap_or(max_background / 4 * 3)
+                .min(max_background),
         }
     }
 }
@@ -203,11 +206,18 @@ impl fmt::Display for MountError {
         match self {
             Self::Library(err) => err.fmt(out),
             Self::NoDevice(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-                write!(out, "{} may not be opened, try `--device {0}` for a container: {err}", transport::DEVICE)
+                write!(
+                    out,
+                    "{} may not be opened, try `--device {0}` for a container: {err}",
+                    transport::DEVICE
+                )
             }
             Self::NoDevice(err) => {
                 let device = transport::DEVICE;
-                write!(out, "{device} not found, try `modprobe fuse`, or `--device {device}` for a container: {err}")
+                write!(
+                    out,
+                    "{device} not found, try `modprobe fuse`, or `--device {device}` for a container: {err}"
+                )
             }
             Self::MountPoint(path, err) => {
                 write!(out, "mount point {} cannot be used: {err}", path.display())?;
@@ -338,7 +348,11 @@ impl Session {
 
     /// What ends the session from another thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper { place: self.end.0.clone(), device: Arc::downgrade(&self.device), pool: Arc::clone(&self.pool) }
+        Stopper {
+            place: self.end.0.clone(),
+            device: Arc::downgrade(&self.device),
+            pool: Arc::clone(&self.pool),
+        }
     }
 
     /// The library in use, its version and file.
@@ -431,7 +445,9 @@ mod tests {
     #[test]
     fn each_library_gets_the_words_that_it_knows() {
         let options = SessionOptions {
-            kernel_options: ["allow_other", "nonempty", "big_writes", "sync_read"].map(str::to_owned).to_vec(),
+            kernel_options: ["allow_other", "nonempty", "big_writes", "sync_read"]
+                .map(str::to_owned)
+                .to_vec(),
             max_read: Some(65536),
             ..SessionOptions::new("/mnt")
         };
@@ -455,7 +471,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_one_line_with_a_cure() {
-        let refused = MountError::Refused("fuse: failed to exec fusermount3: No such file\nmore".replace("\\n", "\n"));
+        let refused =
+            MountError::Refused("fuse: failed to exec fusermount3: No such file\nmore".replace("\\n", "\n"));
         assert!(refused.to_string().ends_with("try `apt-get install fuse3`"), "{refused}");
         let missing = MountError::NoDevice(io::ErrorKind::NotFound.into());
         assert!(missing.to_string().contains("modprobe fuse"), "{missing}");

@@ -304,7 +304,8 @@ struct BlockedSignals {
 impl BlockedSignals {
     fn new() -> io::Result<Self> {
         let mut signals = SigSet::all();
-        for fault in [Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSEGV, Signal::SIGSYS, Signal::SIGTRAP]
+        for fault in
+            [Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSEGV, Signal::SIGSYS, Signal::SIGTRAP]
         {
             signals.remove(fault);
         }
@@ -482,7 +483,9 @@ mod tests {
         let cancels: Vec<_> = (0..3).map(|_| driver.request(LOOKUP)).collect();
         driver.pool.cancel_all();
         assert!(cancels.iter().all(|cancel| cancel.is_cancelled()));
-        eventually("a later request is interrupted before it waits", || driver.request(LOOKUP).is_cancelled());
+        eventually("a later request is interrupted before it waits", || {
+            driver.request(LOOKUP).is_cancelled()
+        });
         driver.finish().0.unwrap();
     }
 

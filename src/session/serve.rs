@@ -181,8 +181,7 @@ pub(super) fn readdir(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usiz
 pub(super) fn readdirplus(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usize) {
     answer(raw, Op::Readdirplus, Subject::Inode(ino), |vfs, ctx| {
         let mut dirents = Dirents::new(len);
-        let outcome =
-            vfs.readdirplus(ctx, Ino(ino), Fh(fh), offset, &mut |plus| dirents.push_plus(plus));
+        let outcome = vfs.readdirplus(ctx, Ino(ino), Fh(fh), offset, &mut |plus| dirents.push_plus(plus));
         if let Err(err) = outcome {
             // The kernel gets none of the entries, so none of them counts.
             dirents.counted().iter().for_each(|counted| vfs.forget(*counted, 1));

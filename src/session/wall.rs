@@ -33,7 +33,10 @@ pub(super) fn install_hook() {
         let before = take_hook();
         set_hook(Box::new(move |info| {
             if INSIDE.get() {
-                error!("Panic in a request, which is answered with EIO: {info}\n{}", Backtrace::force_capture());
+                error!(
+                    "Panic in a request, which is answered with EIO: {info}\n{}",
+                    Backtrace::force_capture()
+                );
             } else {
                 before(info);
             }
