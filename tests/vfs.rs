@@ -178,6 +178,20 @@ fn a_failed_write_makes_close_fail() {
 }
 
 #[test]
+fn an_interrupted_write_can_be_tried_again() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"a").unwrap();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = fixture.vfs.write(&Ctx::new(0, 0, 1, &cancel), fh, 3, b"d");
+    assert_eq!(fault(interrupted), Fault::Interrupted);
+    fixture.write(fh, 1, b"bcd").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"abcd");
+}
+
+#[test]
 fn a_failed_commit_is_what_close_returns() {
     let fixture = fixture();
     let (_, fh) = fixture.create("f");

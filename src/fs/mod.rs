@@ -90,7 +90,8 @@ pub trait FileReader: Send + Sync {
 /// A file that is being written, by one thread at a time, in offset order. Dropped without a commit, it
 /// is given up: the backend removes what it can, and never shows the file as complete.
 pub trait FileWriter: Send {
-    /// Takes `data` as the bytes that follow what was written before.
+    /// Takes `data` as the bytes that follow what was written before: all of it or nothing. After
+    /// [`Fault::Interrupted`] the same bytes can be offered again; any other failure is final.
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()>;
 
     /// Makes what was written so far durable at the server, if that can be done; [`Fault::NotSupported`]

@@ -162,10 +162,11 @@ impl WriteStream {
         }
         let gap = offset - state.written;
         state.sparse |= gap > 0;
-        self.with_writer(ctx, state, |writer| {
-            append_zeros(writer, ctx, gap)?;
+        self.with_writer(ctx, state, |writer, added| {
+            append_zeros(writer, ctx, gap, added)?;
             writer.append(ctx, data)?;
-            Ok(gap + data.len() as u64)
+            *added += data.len() as u64;
+            Ok(())
         })
     }
 
@@ -200,55 +201,68 @@ impl WriteStream {
         }
     }
 
-    /// Lends the writer to `work`, which returns how many bytes it added. An empty complete file is started
-    /// again for it. A failure is final.
+    /// Lends the writer to `work`, which counts the bytes that it adds. An empty complete file is started
+    /// again for it. A failure is final, but for an interrupt: the caller can try the same again.
     fn with_writer(
         &self,
         ctx: &Ctx,
         mut state: MutexGuard<'_, State>,
-        work: impl FnOnce(&mut dyn FileWriter) -> Result<u64>,
+        work: impl FnOnce(&mut dyn FileWriter, &mut u64) -> Result<()>,
     ) -> Result<()> {
         let slot = std::mem::replace(&mut state.slot, Slot::Lent);
         let path = state.path.clone();
         let mode = state.attr.mode;
         drop(state);
         let lent = Lent { stream: self };
-        let mut restarted = None;
-        let run = || -> Result<(Box<dyn FileWriter>, u64)> {
-            let mut writer = match slot {
-                Slot::Idle(writer) => writer,
-                _ => {
-                    let (attr, writer) =
-                        self.fs.create(ctx, &path, &CreateOptions { mode, replace: true })?;
-                    restarted = Some(attr);
-                    writer
-                }
-            };
-            let added = work(writer.as_mut())?;
-            Ok((writer, added))
+        let mut started = None;
+        let mut writer = match slot {
+            Slot::Idle(writer) => Ok(writer),
+            _ => self.fs.create(ctx, &path, &CreateOptions { mode, replace: true }).map(|(attr, writer)| {
+                started = Some(attr);
+                writer
+            }),
         };
-        let result = run();
+        let mut added = 0;
+        let result = match &mut writer {
+            Ok(writer) => work(writer.as_mut(), &mut added),
+            Err(error) => Err(error.clone()),
+        };
         std::mem::forget(lent);
+        let again = result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted);
+        let next = match writer {
+            Ok(writer) if result.is_ok() || again => Slot::Idle(writer),
+            Err(_) if again => Slot::Complete,
+            // Given up before anybody learns of it.
+            _ => Slot::Gone,
+        };
+        self.give_back(next, &path, started, added, result)
+    }
+
+    fn give_back(
+        &self,
+        mut next: Slot,
+        path: &FsPath,
+        started: Option<Attr>,
+        added: u64,
+        result: Result<()>,
+    ) -> Result<()> {
         let mut state = self.state.lock();
-        if let Some(attr) = restarted {
+        if let Some(attr) = started {
             state.attr = attr;
             state.written = 0;
         }
-        match result {
-            Ok((mut writer, added)) => {
-                if state.path != path {
-                    writer.renamed(&state.path);
-                }
-                state.written += added;
-                state.changed = Timestamp::now();
-                self.put(state, Slot::Idle(writer));
-                Ok(())
-            }
-            Err(error) => {
+        state.written += added;
+        state.changed = Timestamp::now();
+        match (&mut next, &result) {
+            (Slot::Gone, Err(error)) => {
                 self.fail(state, error.clone());
-                Err(error)
+                return result;
             }
+            (Slot::Idle(writer), _) if state.path != *path => writer.renamed(&state.path),
+            _ => {}
         }
+        self.put(state, next);
+        result
     }
 
     /// Gives the slot back. A file that was removed meanwhile stays removed.
@@ -307,7 +321,7 @@ impl WriteStream {
             (state.written, state.length)
         };
         let padding = length.saturating_sub(written);
-        let result = append_zeros(writer.as_mut(), &ctx, padding).and_then(|()| writer.commit(&ctx));
+        let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0).and_then(|()| writer.commit(&ctx));
         // A file that failed is given up before anybody learns of it.
         drop(writer);
         std::mem::forget(lent);
@@ -333,12 +347,12 @@ impl WriteStream {
             return Ok(());
         }
         let mut refused = None;
-        self.with_writer(ctx, state, |writer| {
-            match writer.sync(ctx) {
-                Err(error) if error.fault() == Fault::NotSupported => refused = Some(error),
-                other => other?,
+        self.with_writer(ctx, state, |writer, _| match writer.sync(ctx) {
+            Err(error) if error.fault() == Fault::NotSupported => {
+                refused = Some(error);
+                Ok(())
             }
-            Ok(0)
+            other => other,
         })?;
         refused.map_or(Ok(()), Err)
     }
@@ -354,14 +368,16 @@ impl WriteStream {
             // Whatever there is, is given up only after the empty file took its place.
             let before = std::mem::replace(&mut state.slot, Slot::Complete);
             state.length = 0;
-            let result = self.with_writer(ctx, state, |_| Ok(0));
-            drop(before);
+            let result = self.with_writer(ctx, state, |_, _| Ok(()));
+            if result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted) {
+                self.put(self.state.lock(), before);
+            }
             return result;
         }
         if size >= state.written && (matches!(state.slot, Slot::Idle(_)) || state.written == 0) {
             state.length = size;
             return if matches!(state.slot, Slot::Complete) {
-                self.with_writer(ctx, state, |_| Ok(0))
+                self.with_writer(ctx, state, |_, _| Ok(()))
             } else {
                 Ok(())
             };
@@ -406,7 +422,7 @@ fn rewrite_error(state: &State, offset: u64) -> FsError {
     )
 }
 
-fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64) -> Result<()> {
+fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut u64) -> Result<()> {
     if count == 0 {
         return Ok(());
     }
@@ -416,6 +432,7 @@ fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64) -> Result<()
         ctx.check()?;
         let piece = left.min(zeros.len() as u64);
         writer.append(ctx, &zeros[..piece as usize])?;
+        *added += piece;
         left -= piece;
     }
     Ok(())

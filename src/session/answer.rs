@@ -1,0 +1,325 @@
+//! The only place that replies. Every request is run, answered exactly once and, if it failed, logged once,
+//! here.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libc::c_int;
+use log::Level;
+use log::debug;
+use log::log;
+use log::log_enabled;
+use nix::errno::Errno;
+use smallvec::SmallVec;
+
+use super::abi::AttrOut;
+use super::abi::CreateOut;
+use super::abi::EntryOut;
+use super::abi::OpenOut;
+use super::abi::Plain;
+use super::abi::StatfsOut;
+use super::abi::WriteOut;
+use super::current;
+use super::dirents::Dirents;
+use super::errno::errno;
+use super::errno::level;
+use super::ffi::Caller;
+use super::ffi::RawRequest;
+use super::ffi::Shared;
+use super::wall::wall;
+use crate::fs::Attr;
+use crate::fs::Cancel;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::Slices;
+use crate::fs::StatFs;
+use crate::vfs::Entry;
+use crate::vfs::Fh;
+use crate::vfs::Ino;
+use crate::vfs::Opened;
+use crate::vfs::Vfs;
+
+/// What the kernel asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Lookup,
+    Getattr,
+    Setattr,
+    Mknod,
+    Mkdir,
+    Unlink,
+    Rmdir,
+    Rename,
+    Create,
+    Open,
+    Read,
+    Write,
+    Flush,
+    Fsync,
+    Release,
+    Opendir,
+    Readdir,
+    Readdirplus,
+    Releasedir,
+    Statfs,
+    Access,
+}
+
+/// What it is about, for the log.
+#[derive(Clone, Copy)]
+pub(super) enum Subject<'a> {
+    /// An inode.
+    Inode(u64),
+    /// A name in a directory.
+    Name(u64, &'a OsStr),
+    /// A name in a directory, and what it is to become.
+    Names(u64, &'a OsStr, u64, &'a OsStr),
+}
+
+/// What goes back when all went well.
+pub(super) enum Answer {
+    /// Nothing but that it is done.
+    Done,
+    /// The name is absent, and may be believed to be so for a while.
+    Absent(Duration),
+    /// An inode, counted once more.
+    Entry(Box<Entry>),
+    /// Attributes, and how long they hold.
+    Attr(Box<Attr>, Duration),
+    /// A file's handle.
+    Opened(Opened),
+    /// A directory's handle.
+    OpenedDir(Fh),
+    /// A new file, counted and open.
+    Created(Box<Entry>, Opened),
+    /// Bytes.
+    Data(Slices),
+    /// How many bytes were taken.
+    Written(usize),
+    /// Entries of a directory.
+    Listing(Dirents),
+    /// Capacity and use.
+    Statfs(StatFs),
+}
+
+/// writev(2) takes 1024 parts, of which libfuse needs one.
+const PARTS_MAX: usize = 1000;
+
+/// Runs `work` for the request, replies with its outcome and logs a failure.
+pub(super) fn answer<W>(raw: RawRequest, op: Op, subject: Subject<'_>, work: W)
+where
+    W: FnOnce(&Vfs, &Ctx<'_>) -> crate::fs::Result<Answer>,
+{
+    // A panic has been logged by the hook, and the request answered by its guard.
+    let _ = wall(move || {
+        let request = Request::begin(raw);
+        let caller = request.caller;
+        let outcome =
+            work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.cancel));
+        match outcome {
+            Ok(answer) => request.succeed(op, answer),
+            Err(err) => {
+                log_failure(&request, op, subject, &err);
+                request.fail(errno(err.fault()));
+            }
+        }
+    });
+}
+
+/// Replies at once to what is never served, whoever asks.
+pub(super) fn refuse(raw: RawRequest, errno: c_int) {
+    // If the kernel does not take the reply, its caller is gone.
+    let _ = raw.reply_errno(errno);
+}
+
+/// Lowers the lookup counts of `inodes`. There is no reply.
+pub(super) fn forget(raw: RawRequest, inodes: impl IntoIterator<Item = (Ino, u64)>) {
+    let shared = raw.shared();
+    let _ = wall(|| {
+        for (ino, count) in inodes {
+            shared.vfs.forget(ino, count);
+        }
+    });
+    raw.reply_none();
+}
+
+/// A request that is being served. Dropped without a reply, as by a panic, it is answered with EIO.
+struct Request {
+    /// Taken by the reply.
+    raw: Option<RawRequest>,
+    shared: Arc<Shared>,
+    caller: Caller,
+    /// Set by libfuse as long as `raw` is here, so it is kept longer than that.
+    cancel: Arc<Cancel>,
+}
+
+impl Request {
+    fn begin(raw: RawRequest) -> Self {
+        let (shared, caller, cancel) = (raw.shared(), raw.caller(), current::cancel());
+        // SAFETY: `cancel` lives in an `Arc` of the request, which ignores interrupts before it lets go of it.
+        unsafe { raw.heed_interrupts(&cancel) };
+        Self { raw: Some(raw), shared, caller, cancel }
+    }
+
+    fn succeed(mut self, op: Op, answer: Answer) {
+        let raw = self.take_raw();
+        if let Err(err) = send(raw, &answer) {
+            // ENOENT: the kernel has given up the request meanwhile. What it does not know of is undone.
+            debug!("Reply to {} not taken: {err} (pid {})", op.name(), self.caller.pid);
+            undo(&self.shared.vfs, &answer);
+        }
+    }
+
+    fn fail(mut self, errno: c_int) {
+        // If the kernel does not take it, the caller is gone, and there is nothing to undo.
+        let _ = self.take_raw().reply_errno(errno);
+    }
+
+    fn take_raw(&mut self) -> RawRequest {
+        let raw = self.raw.take().expect("a request is replied to once, by what consumes it");
+        raw.ignore_interrupts();
+        raw
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if let Some(raw) = self.raw.take() {
+            raw.ignore_interrupts();
+            let _ = raw.reply_errno(libc::EIO);
+        }
+    }
+}
+
+fn send(raw: RawRequest, answer: &Answer) -> Result<(), Errno> {
+    match answer {
+        Answer::Done => raw.reply_errno(0),
+        Answer::Absent(ttl) => raw.reply_bytes(EntryOut::absent(*ttl).as_bytes()),
+        Answer::Entry(entry) => raw.reply_bytes(EntryOut::from(&**entry).as_bytes()),
+        Answer::Attr(attr, ttl) => raw.reply_bytes(AttrOut::new(attr, *ttl).as_bytes()),
+        Answer::Opened(opened) => raw.reply_bytes(OpenOut::from(opened).as_bytes()),
+        Answer::OpenedDir(fh) => raw.reply_bytes(OpenOut { fh: fh.0, ..OpenOut::default() }.as_bytes()),
+        Answer::Created(entry, opened) => {
+            raw.reply_bytes(CreateOut { entry: (&**entry).into(), open: opened.into() }.as_bytes())
+        }
+        Answer::Data(slices) => send_data(raw, slices),
+        Answer::Written(len) => {
+            let size = u32::try_from(*len).expect("at most what the kernel sent");
+            raw.reply_bytes(WriteOut { size, padding: 0 }.as_bytes())
+        }
+        Answer::Listing(dirents) => raw.reply_bytes(dirents.bytes()),
+        Answer::Statfs(stat) => raw.reply_bytes(StatfsOut::from(stat).as_bytes()),
+    }
+}
+
+fn send_data(raw: RawRequest, slices: &Slices) -> Result<(), Errno> {
+    if slices.parts().len() > PARTS_MAX {
+        return raw.reply_bytes(&slices.to_vec());
+    }
+    let parts: SmallVec<[libc::iovec; 8]> = slices
+        .parts()
+        .iter()
+        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
+        .collect();
+    raw.reply_parts(&parts)
+}
+
+/// Takes back what an answer gave to the kernel, which did not get it and so will not give it back.
+fn undo(vfs: &Vfs, answer: &Answer) {
+    match answer {
+        Answer::Entry(entry) => vfs.forget(entry.ino, 1),
+        Answer::Opened(opened) => release(vfs, opened.fh),
+        Answer::OpenedDir(fh) => vfs.releasedir(*fh),
+        Answer::Created(entry, opened) => {
+            release(vfs, opened.fh);
+            vfs.forget(entry.ino, 1);
+        }
+        Answer::Listing(dirents) => {
+            for ino in dirents.counted() {
+                vfs.forget(*ino, 1);
+            }
+        }
+        Answer::Done
+        | Answer::Absent(_)
+        | Answer::Attr(..)
+        | Answer::Data(_)
+        | Answer::Written(_)
+        | Answer::Statfs(_) => {}
+    }
+}
+
+fn release(vfs: &Vfs, fh: Fh) {
+    if let Err(err) = vfs.release(fh) {
+        debug!("Failed to release a file that its opener did not get: {err}");
+    }
+}
+
+fn log_failure(request: &Request, op: Op, subject: Subject<'_>, err: &FsError) {
+    let level = failure_level(op, err.fault());
+    if !log_enabled!(level) {
+        return;
+    }
+    let path = subject.text(&request.shared.vfs);
+    let Caller { uid, pid, .. } = request.caller;
+    // An error's own text may leave out what kind of error it is.
+    let cause = match err.detail() {
+        Some(detail) => format!("{}: {detail}", err.fault()),
+        None => err.fault().to_string(),
+    };
+    log!(level, "Failed to {} {path}: {cause} (pid {pid}, uid {uid})", op.name());
+}
+
+fn failure_level(op: Op, fault: Fault) -> Level {
+    match (op, fault) {
+        // The answer to access(2), not a failure of it.
+        (Op::Access, Fault::PermissionDenied | Fault::ReadOnly) => Level::Debug,
+        _ => level(fault),
+    }
+}
+
+impl Op {
+    /// As the kernel calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Getattr => "getattr",
+            Self::Setattr => "setattr",
+            Self::Mknod => "mknod",
+            Self::Mkdir => "mkdir",
+            Self::Unlink => "unlink",
+            Self::Rmdir => "rmdir",
+            Self::Rename => "rename",
+            Self::Create => "create",
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Fsync => "fsync",
+            Self::Release => "release",
+            Self::Opendir => "opendir",
+            Self::Readdir => "readdir",
+            Self::Readdirplus => "readdirplus",
+            Self::Releasedir => "releasedir",
+            Self::Statfs => "statfs",
+            Self::Access => "access",
+        }
+    }
+}
+
+impl Subject<'_> {
+    fn text(self, vfs: &Vfs) -> String {
+        let below = |parent: u64, name: &OsStr| {
+            let parent = vfs.path_text(Ino(parent));
+            format!("{}/{}", parent.trim_end_matches('/'), name.display())
+        };
+        match self {
+            Self::Inode(ino) => vfs.path_text(Ino(ino)),
+            Self::Name(parent, name) => below(parent, name),
+            Self::Names(parent, name, new_parent, new_name) => {
+                format!("{} to {}", below(parent, name), below(new_parent, new_name))
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The embedded store with files that wait and files that panic.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Wake;
+use std::task::Waker;
+use std::thread;
+use std::thread::Thread;
+use std::time::Duration;
+
+use alluxio_fuse::backend::local::LocalFs;
+use alluxio_fuse::fs::Attr;
+use alluxio_fuse::fs::CreateOptions;
+use alluxio_fuse::fs::Ctx;
+use alluxio_fuse::fs::Fault;
+use alluxio_fuse::fs::FileReader;
+use alluxio_fuse::fs::FileSystem;
+use alluxio_fuse::fs::FileWriter;
+use alluxio_fuse::fs::FsPath;
+use alluxio_fuse::fs::Listing;
+use alluxio_fuse::fs::RenameMode;
+use alluxio_fuse::fs::Result;
+use alluxio_fuse::fs::SetAttr;
+use alluxio_fuse::fs::Slices;
+use alluxio_fuse::fs::StatFs;
+
+/// A store where reads of files called `wait..` last until they are interrupted or the gate opens, and reads of
+/// `panic` panic.
+pub struct Faulty {
+    store: LocalFs,
+    gate: Arc<Gate>,
+}
+
+/// What waiting reads wait for.
+#[derive(Default)]
+pub struct Gate {
+    open: AtomicBool,
+    waiting: AtomicUsize,
+    interrupted: AtomicUsize,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads that wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Reads that were interrupted.
+    pub fn interrupted(&self) -> usize {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
+    fn pass(&self, ctx: &Ctx) -> Result<()> {
+        struct Unpark(Thread);
+        impl Wake for Unpark {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let interrupted = loop {
+            if self.open.load(Ordering::SeqCst) {
+                break false;
+            }
+            if ctx.cancel().register(&waker) {
+                break true;
+            }
+            // The interrupt unparks; the gate is looked at now and then.
+            thread::park_timeout(Duration::from_millis(20));
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if interrupted {
+            self.interrupted.fetch_add(1, Ordering::SeqCst);
+            return Err(Fault::Interrupted.into());
+        }
+        Ok(())
+    }
+}
+
+impl Faulty {
+    pub fn new(root: &Path) -> (Self, Arc<Gate>) {
+        let gate = Arc::<Gate>::default();
+        (Self { store: LocalFs::open(root).unwrap(), gate: Arc::clone(&gate) }, gate)
+    }
+}
+
+struct FaultyReader {
+    inner: Arc<dyn FileReader>,
+    name: String,
+    gate: Arc<Gate>,
+}
+
+impl FileReader for FaultyReader {
+    fn attr(&self) -> &Attr {
+        self.inner.attr()
+    }
+
+    fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {
+        if self.name.starts_with("wait") {
+            self.gate.pass(ctx)?;
+        }
+        assert_ne!(self.name, "panic", "on purpose");
+        self.inner.read_at(ctx, offset, len)
+    }
+}
+
+impl FileSystem for Faulty {
+    fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.store.stat(ctx, path)
+    }
+
+    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
+        self.store.list(ctx, path)
+    }
+
+    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
+        self.store.make_dir(ctx, path, mode)
+    }
+
+    fn create(
+        &self,
+        ctx: &Ctx,
+        path: &FsPath,
+        options: &CreateOptions,
+    ) -> Result<(Attr, Box<dyn FileWriter>)> {
+        self.store.create(ctx, path, options)
+    }
+
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        let inner = self.store.open(ctx, path)?;
+        let name = path.name().unwrap_or_default().to_owned();
+        Ok(Arc::new(FaultyReader { inner, name, gate: Arc::clone(&self.gate) }))
+    }
+
+    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.store.remove_file(ctx, path)
+    }
+
+    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.store.remove_dir(ctx, path)
+    }
+
+    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
+        self.store.rename(ctx, from, to, mode)
+    }
+
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
+        self.store.set_attr(ctx, path, change)
+    }
+
+    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
+        self.store.stat_fs(ctx)
+    }
+
+    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
+        self.store.access(ctx, path, mask)
+    }
+}

@@ -1,0 +1,168 @@
+//! A mount in this process that always goes away, and the tools to try it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use alluxio_fuse::session::LibraryChoice;
+use alluxio_fuse::session::Session;
+use alluxio_fuse::session::SessionOptions;
+use alluxio_fuse::session::Stop;
+use alluxio_fuse::session::Stopper;
+use alluxio_fuse::vfs::Vfs;
+use alluxio_fuse::vfs::VfsOptions;
+use tempfile::TempDir;
+
+use crate::faulty::Faulty;
+use crate::faulty::Gate;
+
+/// Far more than anything here takes.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the scenario once through each version of libfuse.
+pub fn with_each_library(scenario: impl Fn(LibraryChoice)) {
+    for library in [LibraryChoice::Only2, LibraryChoice::Only3] {
+        scenario(library);
+    }
+}
+
+/// A mounted store.
+pub struct Mount {
+    /// The directory behind the mount.
+    pub store: TempDir,
+    pub vfs: Arc<Vfs>,
+    pub gate: Arc<Gate>,
+    pub stopper: Stopper,
+    point: TempDir,
+    serving: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Mount {
+    pub fn new(library: LibraryChoice) -> Self {
+        Self::with(library, |_| {})
+    }
+
+    /// With other options than the usual ones.
+    pub fn with(library: LibraryChoice, change: impl FnOnce(&mut SessionOptions)) -> Self {
+        Self::with_vfs(library, VfsOptions::default(), change)
+    }
+
+    pub fn with_vfs(
+        library: LibraryChoice,
+        vfs_options: VfsOptions,
+        change: impl FnOnce(&mut SessionOptions),
+    ) -> Self {
+        let directory = || tempfile::Builder::new().prefix("session-").tempdir().unwrap();
+        let (store, point) = (directory(), directory());
+        let (faulty, gate) = Faulty::new(store.path());
+        let vfs = Arc::new(Vfs::new(Arc::new(faulty), vfs_options));
+        let mut options = SessionOptions { library, ..SessionOptions::new(point.path()) };
+        change(&mut options);
+        let session = Session::mount(&options, Arc::clone(&vfs)).unwrap();
+        let stopper = session.stopper();
+        let serving = Some(thread::spawn(move || session.run()));
+        Self { store, vfs, gate, stopper, point, serving }
+    }
+
+    /// A path in the mount.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.point.path().join(name)
+    }
+
+    pub fn root(&self) -> &Path {
+        self.point.path()
+    }
+
+    /// Puts a file into the store, past the mount.
+    pub fn put(&self, name: &str, data: &[u8]) {
+        fs::write(self.store.path().join(name), data).unwrap();
+    }
+
+    /// Waits until the session has ended by itself.
+    pub fn wait_for_end(&mut self) -> io::Result<()> {
+        let serving = self.serving.take().expect("it ends once");
+        eventually("the session ends", || serving.is_finished());
+        serving.join().unwrap()
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        mount_line(self.root()).is_some()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Errors would only hide the one that made the test fail.
+        let _ = self.stopper.stop(Stop::Force);
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.join();
+        }
+        // Should all else have failed.
+        while self.is_mounted() {
+            let _ = Command::new("umount").arg("-l").arg(self.root()).status();
+        }
+    }
+}
+
+/// The line of mount(8) for the directory.
+pub fn mount_line(path: &Path) -> Option<String> {
+    let table = run(Command::new("mount").arg("-l"));
+    let needle = format!(" on {} type ", path.display());
+    String::from_utf8_lossy(&table.stdout).lines().find(|line| line.contains(&needle)).map(str::to_owned)
+}
+
+pub fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs the command, which must succeed, and returns what it prints.
+pub fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Starts `cat` on the path; its output is thrown away.
+pub fn cat(path: &Path) -> Child {
+    Command::new("cat")
+        .arg(path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for the condition.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in {LIMIT:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits for the child to end.
+pub fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let mut status = None;
+    eventually("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// Bytes that tell where they are.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u64 / 8 + 1).flat_map(u64::to_le_bytes).take(len).collect()
+}

@@ -1,0 +1,304 @@
+//! Requests and their answers.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use alluxio_fuse::session::LibraryChoice;
+use alluxio_fuse::session::MountError;
+use alluxio_fuse::session::Session;
+use alluxio_fuse::session::SessionOptions;
+use alluxio_fuse::vfs::PageCache;
+use alluxio_fuse::vfs::VfsOptions;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use crate::harness::Mount;
+use crate::harness::cat;
+use crate::harness::eventually;
+use crate::harness::mount_line;
+use crate::harness::pattern;
+use crate::harness::succeed;
+use crate::harness::wait;
+use crate::harness::with_each_library;
+
+fn errno<T>(outcome: io::Result<T>) -> i32 {
+    outcome.map(|_| 0).unwrap_or_else(|err| err.raw_os_error().unwrap())
+}
+
+#[test]
+fn a_tree_copied_in_and_out_is_the_same() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let original = tempfile::tempdir().unwrap();
+        fs::create_dir(original.path().join("sub")).unwrap();
+        for (name, len) in [("empty", 0), ("one", 1), ("sub/odd", 1_234_567), ("sub/even", 4 << 20)] {
+            fs::write(original.path().join(name), pattern(len)).unwrap();
+        }
+        let (inside, back) = (mount.path("tree"), original.path().join("back"));
+        succeed(Command::new("cp").arg("-r").arg(original.path()).arg(&inside));
+        succeed(Command::new("cp").arg("-r").arg(&inside).arg(&back));
+        for name in ["empty", "one", "sub/odd", "sub/even"] {
+            assert_eq!(
+                fs::read(back.join(name)).unwrap(),
+                fs::read(original.path().join(name)).unwrap(),
+                "{name}"
+            );
+        }
+        succeed(Command::new("rm").arg("-r").arg(&inside));
+        assert_eq!(fs::read_dir(mount.root()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn the_table_of_mounts_shows_source_and_type() {
+    with_each_library(|library| {
+        let mount = Mount::with(library, |options| options.kernel_options = vec!["ro".to_owned()]);
+        let line = mount_line(mount.root()).unwrap();
+        let point = mount.root().display();
+        assert!(line.starts_with(&format!("alluxio-fuse on {point} type fuse.alluxio-fuse (ro,")), "{line}");
+        assert_eq!(errno(File::create(mount.path("new"))), libc::EROFS);
+    });
+}
+
+#[test]
+fn attributes_are_those_of_the_store() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("file", &pattern(5000));
+        let path = mount.path("file");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        let touched = File::open(mount.store.path().join("file")).unwrap();
+        let (shown, stored) = (fs::metadata(&path).unwrap(), touched.metadata().unwrap());
+        assert_eq!((shown.mode(), shown.size(), shown.ino()), (0o100_640, 5000, stored.ino()));
+        assert_eq!((shown.mtime(), shown.mtime_nsec()), (stored.mtime(), stored.mtime_nsec()));
+        assert_eq!((shown.blocks(), shown.blksize()), (10, 4096));
+        assert_eq!(shown.uid(), stored.uid());
+    });
+}
+
+#[test]
+fn long_directories_are_listed_whole_with_and_without_attributes() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let mut expected: Vec<String> = (0..3000).map(|number| format!("file-{number:04}")).collect();
+        expected.iter().for_each(|name| mount.put(name, b"x"));
+        expected.sort();
+        let listed = succeed(Command::new("ls").arg(mount.root()));
+        assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
+        let long = succeed(Command::new("ls").arg("-l").arg(mount.root()));
+        assert_eq!(long.lines().filter(|line| line.starts_with("-rw")).count(), 3000);
+        let all = succeed(Command::new("ls").args(["-a", "-f"]).arg(mount.root()));
+        assert_eq!(all.lines().filter(|name| *name == "." || *name == "..").count(), 2);
+    });
+}
+
+#[test]
+fn names_that_were_forgotten_are_not_kept() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        for number in 0..50 {
+            let path = mount.path(&format!("file-{number}"));
+            fs::write(&path, b"x").unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+        eventually("only the root is known", || mount.vfs.known_inodes() == 1);
+        eventually("no handle is open", || mount.vfs.open_handles() == 0);
+    });
+}
+
+#[test]
+fn what_cannot_be_done_says_so() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("file", b"x");
+        let (path, other) = (mount.path("file"), mount.path("other"));
+        assert_eq!(errno(std::os::unix::fs::symlink("file", &other)), libc::EPERM);
+        assert_eq!(errno(fs::hard_link(&path, &other)), libc::EPERM);
+        assert_eq!(errno(fs::read_link(&path)), libc::EINVAL);
+        assert_eq!(errno(fs::metadata(&other)), libc::ENOENT);
+        let long = mount.path(&"n".repeat(256));
+        assert_eq!(errno(fs::metadata(long)), libc::ENAMETOOLONG);
+        let file = File::open(&path).unwrap();
+        // SAFETY: passes names, buffers of the sizes given, and a descriptor that is open.
+        let failed = |call: &dyn Fn(i32) -> i64| (call(file.as_raw_fd()), nix::errno::Errno::last_raw());
+        let name = c"user.any";
+        // SAFETY: as above.
+        let get = failed(&|fd| unsafe { libc::fgetxattr(fd, name.as_ptr(), std::ptr::null_mut(), 0) } as i64);
+        assert_eq!(get, (-1, libc::EOPNOTSUPP));
+        // SAFETY: as above.
+        let ioctl = failed(&|fd| unsafe { libc::ioctl(fd, 0x1234) }.into());
+        assert_eq!(ioctl, (-1, libc::ENOTTY));
+    });
+}
+
+#[test]
+fn renames_replace_and_on_libfuse_3_also_do_not() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("a", b"a");
+        mount.put("b", b"b");
+        fs::rename(mount.path("a"), mount.path("b")).unwrap();
+        assert_eq!(fs::read(mount.path("b")).unwrap(), b"a");
+        mount.put("c", b"c");
+        let (from, to) = (mount.path("b"), mount.path("c"));
+        let none = nix::fcntl::AT_FDCWD;
+        let outcome =
+            nix::fcntl::renameat2(none, &from, none, &to, nix::fcntl::RenameFlags::RENAME_NOREPLACE);
+        // libfuse 2 has no place for the flags, so the kernel does not offer them.
+        let expected = match library {
+            LibraryChoice::Only2 => nix::errno::Errno::EINVAL,
+            _ => nix::errno::Errno::EEXIST,
+        };
+        assert_eq!(outcome, Err(expected));
+    });
+}
+
+#[test]
+fn sixteen_readers_get_their_own_bytes() {
+    for clone_fd in [false, true] {
+        with_each_library(|library| {
+            let mount = Mount::with(library, |options| options.clone_fd = clone_fd);
+            let data = pattern(8 << 20);
+            mount.put("data", &data);
+            thread::scope(|scope| {
+                for reader in 0..16u64 {
+                    let (mount, data) = (&mount, &data);
+                    scope.spawn(move || {
+                        let file = File::open(mount.path("data")).unwrap();
+                        let mut offset = reader * 7919;
+                        for round in 0..100 {
+                            offset = (offset * 6364136223 + 1442695041) % (data.len() as u64 - 70_000);
+                            let mut buf = vec![0; 1 + (round * 701) % 70_000];
+                            file.read_exact_at(&mut buf, offset).unwrap();
+                            assert!(buf == data[offset as usize..][..buf.len()], "{offset} {}", buf.len());
+                        }
+                    });
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn requests_are_as_large_as_was_agreed() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let data = pattern(3 << 20);
+        let mut file = File::create(mount.path("data")).unwrap();
+        // Direct writes of a megabyte travel whole with max_pages 256, which libfuse 2 knows nothing of.
+        file.write_all(&data).unwrap();
+        drop(file);
+        assert!(fs::read(mount.store.path().join("data")).unwrap() == data);
+        assert!(fs::read(mount.path("data")).unwrap() == data);
+    });
+}
+
+#[test]
+fn a_smaller_max_read_is_accepted_by_both() {
+    with_each_library(|library| {
+        let cached = VfsOptions { page_cache: PageCache::AutoCache, ..VfsOptions::default() };
+        let mount = Mount::with_vfs(library, cached, |options| {
+            options.max_read = Some(65536);
+            options.max_write = 8192;
+        });
+        fs::write(mount.path("data"), pattern(1 << 20)).unwrap();
+        assert!(fs::read(mount.path("data")).unwrap() == pattern(1 << 20));
+        assert!(mount_line(mount.root()).unwrap().contains("max_read=65536"));
+    });
+}
+
+#[test]
+fn absent_names_are_believed_for_as_long_as_it_was_said() {
+    with_each_library(|library| {
+        let negative = VfsOptions { negative_timeout: Duration::from_secs(3600), ..VfsOptions::default() };
+        let mount = Mount::with_vfs(library, negative, |_| {});
+        assert_eq!(errno(fs::metadata(mount.path("later"))), libc::ENOENT);
+        mount.put("later", b"x");
+        assert_eq!(errno(fs::metadata(mount.path("later"))), libc::ENOENT);
+        let forgetful = Mount::new(library);
+        assert_eq!(errno(fs::metadata(forgetful.path("later"))), libc::ENOENT);
+        forgetful.put("later", b"x");
+        assert_eq!(errno(fs::metadata(forgetful.path("later"))), 0);
+    });
+}
+
+#[test]
+fn ctrl_c_ends_a_read_that_waits() {
+    for clone_fd in [false, true] {
+        with_each_library(|library| {
+            let mount = Mount::with(library, |options| options.clone_fd = clone_fd);
+            mount.put("wait", b"x");
+            mount.put("file", b"y");
+            let mut reader = cat(&mount.path("wait"));
+            eventually("the read waits", || mount.gate.waiting() == 1);
+            assert_eq!(fs::read(mount.path("file")).unwrap(), b"y", "others are served meanwhile");
+            kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGINT).unwrap();
+            wait(&mut reader);
+            assert_eq!(mount.gate.interrupted(), 1);
+            mount.gate.open();
+            assert_eq!(fs::read(mount.path("wait")).unwrap(), b"x", "the next read is not interrupted");
+        });
+    }
+}
+
+#[test]
+fn a_panic_fails_one_request_only() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("panic", b"x");
+        mount.put("file", b"y");
+        for _ in 0..3 {
+            assert_eq!(errno(fs::read(mount.path("panic"))), libc::EIO);
+            assert_eq!(fs::read(mount.path("file")).unwrap(), b"y");
+        }
+    });
+}
+
+#[test]
+fn many_waiting_reads_do_not_keep_others_from_being_served() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("file", b"y");
+        let mut readers: Vec<_> = (0..40)
+            .map(|number| {
+                let name = format!("wait-{number}");
+                mount.put(&name, b"x");
+                cat(&mount.path(&name))
+            })
+            .collect();
+        eventually("all wait", || mount.gate.waiting() == 40);
+        assert_eq!(fs::read(mount.path("file")).unwrap(), b"y");
+        mount.gate.open();
+        assert!(readers.iter_mut().all(|reader| wait(reader).success()));
+    });
+}
+
+#[test]
+fn a_mount_that_is_refused_says_why_and_leaves_nothing() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let point = tempfile::tempdir().unwrap();
+        let refused = |change: &dyn Fn(&mut SessionOptions)| {
+            let mut options = SessionOptions { library, ..SessionOptions::new(point.path()) };
+            change(&mut options);
+            let outcome = Session::mount(&options, std::sync::Arc::clone(&mount.vfs));
+            outcome.map(|_| ()).unwrap_err()
+        };
+        let unknown = refused(&|options| options.kernel_options = vec!["no_such_option".to_owned()]);
+        assert!(unknown.to_string().contains("no_such_option"), "{unknown}");
+        assert!(matches!(unknown, MountError::Refused(_)));
+        let missing = refused(&|options| options.mount_point = "/no/such/directory".into());
+        assert!(missing.to_string().contains("/no/such/directory"), "{missing}");
+        assert_eq!(mount_line(point.path()), None);
+    });
+}
