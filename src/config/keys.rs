@@ -93,11 +93,11 @@ macro_rules! keys {
     (@default $default:literal) => { Some($default) };
 }
 
-const WRITE_TYPES: Kind = Kind::Choice(&["MUST_CACHE", "CACHE_THROUGH", "THROUGH", "ASYNC_THROUGH", "NONE"]);
+const WRITE_TYPES: Kind = Kind::Choice(&["MUST_CACHE", "CACHE_THROUGH", "THROUGH", "ASYNC_THROUGH"]);
 const READ_TYPES: Kind = Kind::Choice(&["CACHE", "CACHE_PROMOTE", "NO_CACHE"]);
 const LOAD_TYPES: Kind = Kind::Choice(&["NEVER", "ONCE", "ALWAYS"]);
 const TTL_ACTIONS: Kind = Kind::Choice(&["FREE", "DELETE_ALLUXIO", "DELETE"]);
-const LOGINS: Kind = Kind::Choice(&["NOSASL", "SIMPLE", "CUSTOM", "KERBEROS"]);
+const LOGINS: Kind = Kind::Choice(&["NOSASL", "SIMPLE", "CUSTOM"]);
 const PORT: Kind = Kind::Int(1, 65_535);
 const COUNT: Kind = Kind::Int(0, i32::MAX as i64);
 
@@ -108,29 +108,12 @@ keys! { LOCAL, Local;
     /// Path shown at the root of the mount when the command line names none.
     FUSE_ALLUXIO_PATH: Kind::Text, "alluxio.fuse.mount.alluxio.path" = "/"
         was "alluxio.worker.fuse.mount.alluxio.path";
-    /// Mount options, comma separated, when the command line has none that is not a property.
-    FUSE_MOUNT_OPTIONS: Kind::Text, "alluxio.fuse.mount.options" = "direct_io"
-        was "alluxio.worker.fuse.mount.options";
     /// Name of the file system in the list of mounts.
     FUSE_FS_NAME: Kind::Text, "alluxio.fuse.fs.name" = "alluxio-fuse";
-    /// libfuse to use: 2, 3, or any other number for 2 and then 3, which is also what happens if unset.
-    FUSE_LIBFUSE_VERSION: Kind::Int(i64::MIN, i64::MAX), "alluxio.fuse.jnifuse.libfuse.version" = unset;
     /// Logs every operation.
     FUSE_DEBUG: Kind::Flag, "alluxio.fuse.debug.enabled" = "false";
-    /// An operation that takes longer than this is logged as a warning.
-    FUSE_LOGGING_THRESHOLD: Kind::Duration, "alluxio.fuse.logging.threshold" = "10s";
-    /// Whose the files are shown as: Java class name of the policy.
-    FUSE_AUTH_POLICY: Kind::Text, "alluxio.fuse.auth.policy.class" = "alluxio.fuse.auth.LaunchUserGroupAuthPolicy";
-    /// Owner of all files under the custom policy.
-    FUSE_AUTH_CUSTOM_USER: Kind::Text, "alluxio.fuse.auth.policy.custom.user" = unset;
-    /// Group of all files under the custom policy.
-    FUSE_AUTH_CUSTOM_GROUP: Kind::Text, "alluxio.fuse.auth.policy.custom.group" = unset;
-    /// How long a terminated mount waits for files that are open.
-    FUSE_UMOUNT_TIMEOUT: Kind::Timeout, "alluxio.fuse.umount.timeout" = "0s";
     /// Switches the `.alluxiocli` names on.
     FUSE_SPECIAL_COMMANDS: Kind::Flag, "alluxio.fuse.special.command.enabled" = "false";
-    /// How long the capacity figures of statfs are used again.
-    FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
     /// Serves metrics over HTTP.
     FUSE_WEB_ENABLED: Kind::Flag, "alluxio.fuse.web.enabled" = "false";
     /// Port for the metrics.
@@ -160,14 +143,10 @@ keys! { LOCAL, Local;
     /// Masters are found through ZooKeeper.
     ZOOKEEPER_ENABLED: Kind::Flag, "alluxio.zookeeper.enabled" = "false";
 
-    /// How clients say who they are.
-    SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";
     /// The user to be known as; the operating system's user if unset.
     SECURITY_LOGIN_USERNAME: Kind::Text, "alluxio.security.login.username" = unset;
     /// Whom to act as: _HDFS_USER_ or _NONE_, which both mean nobody else for a mount.
     SECURITY_IMPERSONATION: Kind::Text, "alluxio.security.login.impersonation.username" = "_HDFS_USER_";
-    /// TLS to masters and workers.
-    NETWORK_TLS: Kind::Flag, "alluxio.network.tls.enabled" = "false";
     /// This machine's name towards the cluster; found out if unset.
     USER_HOSTNAME: Kind::Text, "alluxio.user.hostname" = unset;
     /// The worker's host, for the policy that takes this one only.
@@ -183,6 +162,28 @@ keys! { LOCAL, Local;
 }
 
 keys! { CLIENT, Client;
+    /// Mount options, comma separated, when the command line has none that is not a property.
+    FUSE_MOUNT_OPTIONS: Kind::Text, "alluxio.fuse.mount.options" = "direct_io"
+        was "alluxio.worker.fuse.mount.options";
+    /// libfuse to use: 2, 3, or any other number for 2 and then 3, which is also what happens if unset.
+    FUSE_LIBFUSE_VERSION: Kind::Int(i64::MIN, i64::MAX), "alluxio.fuse.jnifuse.libfuse.version" = unset;
+    /// An operation that takes longer than this is logged as a warning.
+    FUSE_LOGGING_THRESHOLD: Kind::Duration, "alluxio.fuse.logging.threshold" = "10s";
+    /// Whose the files are shown as: Java class name of the policy.
+    FUSE_AUTH_POLICY: Kind::Text, "alluxio.fuse.auth.policy.class" = "alluxio.fuse.auth.LaunchUserGroupAuthPolicy";
+    /// Owner of all files under the custom policy.
+    FUSE_AUTH_CUSTOM_USER: Kind::Text, "alluxio.fuse.auth.policy.custom.user" = unset;
+    /// Group of all files under the custom policy.
+    FUSE_AUTH_CUSTOM_GROUP: Kind::Text, "alluxio.fuse.auth.policy.custom.group" = unset;
+    /// How long a terminated mount waits for files that are open.
+    FUSE_UMOUNT_TIMEOUT: Kind::Timeout, "alluxio.fuse.umount.timeout" = "0s";
+    /// How long the capacity figures of statfs are used again.
+    FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
+    /// How clients say who they are.
+    SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";
+    /// TLS to masters and workers.
+    NETWORK_TLS: Kind::Flag, "alluxio.network.tls.enabled" = "false";
+
     /// Write type of new files.
     USER_WRITE_TYPE: WRITE_TYPES, "alluxio.user.file.writetype.default" = "ASYNC_THROUGH";
     /// Block size of new files.

@@ -114,8 +114,8 @@ impl Default for MountOptions {
     }
 }
 
-/// Words that the kernel or fusermount act upon, and their opposites.
-const KERNEL_WORDS: [&str; 21] = [
+/// Words that the kernel, fusermount or libfuse act upon, and their opposites.
+const KERNEL_WORDS: [&str; 18] = [
     "allow_other",
     "allow_root",
     "auto_unmount",
@@ -130,23 +130,19 @@ const KERNEL_WORDS: [&str; 21] = [
     "noexec",
     "atime",
     "noatime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
     "sync",
     "async",
     "dirsync",
+    "sync_read",
 ];
 
 /// Words that have a meaning for libfuse but none here: this program does it anyhow or never.
-const WITHOUT_EFFECT: [&str; 26] = [
+const WITHOUT_EFFECT: [&str; 29] = [
     "big_writes",
     "hard_remove",
     "use_ino",
     "readdir_ino",
     "async_read",
-    "sync_read",
     "async_dio",
     "atomic_o_trunc",
     "splice_read",
@@ -167,6 +163,10 @@ const WITHOUT_EFFECT: [&str; 26] = [
     "auto_inval_data",
     "no_auto_inval_data",
     "readdirplus=",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
 ];
 
 /// Words that this program acts upon.

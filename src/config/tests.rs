@@ -73,7 +73,7 @@ fn cluster_defaults_beat_built_in_ones_only() {
         ("alluxio.user.file.readtype.default", "CACHE_PROMOTE"),
         ("alluxio.user.block.size.bytes.default", "8MB"),
         ("alluxio.user.rpc.retry.max.duration", "soon"),
-        ("alluxio.fuse.mount.options", "attr_timeout=600"),
+        ("alluxio.fuse.mount.point", "/elsewhere"),
         ("alluxio.master.web.port", "19999"),
     ];
     config.take_notes();
@@ -85,7 +85,7 @@ fn cluster_defaults_beat_built_in_ones_only() {
     assert_eq!(config.text(&keys::USER_READ_TYPE), "NO_CACHE");
     assert_eq!(config.bytes(&keys::USER_RESERVED_BYTES), 8 << 20, "a reference sees the new value");
     assert_eq!(config.duration(&keys::USER_RPC_RETRY_DURATION), Duration::from_secs(120));
-    assert_eq!(config.text(&keys::FUSE_MOUNT_OPTIONS), "direct_io", "a local matter");
+    assert_eq!(config.text(&keys::FUSE_MOUNT_POINT), "/mnt/alluxio-fuse", "a local matter");
     let notes = config.take_notes();
     assert_eq!(notes.len(), 1);
     assert!(notes[0].1.contains("alluxio.user.rpc.retry.max.duration=soon (cluster default)"), "{notes:?}");
@@ -131,7 +131,7 @@ fn a_bad_value_names_key_place_and_what_is_allowed() {
         problem,
         format!(
             "alluxio.user.file.writetype.default=FAST ({}:2): expected one of MUST_CACHE, CACHE_THROUGH, \
-             THROUGH, ASYNC_THROUGH, NONE",
+             THROUGH, ASYNC_THROUGH",
             path.display()
         )
     );

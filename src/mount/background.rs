@@ -142,7 +142,9 @@ fn end(child: &mut Child) {
     }
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process number fits"));
     // It cannot have another owner: its status was not taken yet.
-    drop(nix::sys::signal::kill(pid, Signal::SIGTERM));
+    if let Err(errno) = nix::sys::signal::kill(pid, Signal::SIGTERM) {
+        log::debug!("process {pid}: {errno}");
+    }
     let child = std::cell::RefCell::new(child);
     if !wait_until(END_LIMIT, || has_ended(&mut child.borrow_mut())) {
         let child = child.into_inner();

@@ -9,6 +9,7 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use super::unmount;
+use crate::session::Stop;
 use crate::session::Stopper;
 use crate::vfs::Vfs;
 
@@ -69,7 +70,7 @@ impl Ending {
                 *phase = Phase::Stopping;
                 self.inner.changed.notify_all();
                 drop(phase);
-                self.inner.stop();
+                self.inner.cut();
             }
             Phase::Stopping => {
                 drop(phase);
@@ -114,9 +115,19 @@ impl Drop for Ending {
 }
 
 impl Inner {
+    /// Unmounts, whether or not somebody uses the mount: who comes here has waited as long as the settings say.
     fn stop(&self) {
         log::info!("Umounting {}", self.point.display());
-        self.stopper.stop();
+        if let Err(err) = self.stopper.stop(Stop::Soft) {
+            log::warn!("{} is cut off from those who use it: {err}", self.point.display());
+            self.cut();
+        }
+    }
+
+    fn cut(&self) {
+        if let Err(err) = self.stopper.stop(Stop::Force) {
+            log::error!("Failed to umount {}: {err}", self.point.display());
+        }
     }
 
     /// Waits until all files are closed. If they are not in time, the mount goes on as if nothing had been asked.

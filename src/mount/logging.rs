@@ -120,7 +120,8 @@ mod tests {
     fn a_line_looks_as_log4j_writes_it() {
         let now = UNIX_EPOCH + Duration::from_millis(1_630_325_272_489);
         let args = format_args!("failed to look {}", "up");
-        let record = Record::builder().args(args).level(Level::Info).target("alluxio_fuse::mount::unmount").build();
+        let record =
+            Record::builder().args(args).level(Level::Info).target("alluxio_fuse::mount::unmount").build();
         let text = line(now, &record);
         let (time, rest) = text.split_at(23);
         assert_eq!(rest, " INFO  unmount - failed to look up\n");

@@ -1,6 +1,7 @@
 //! The life of a mount: from settings to a backend, a `Vfs` and a session, in the foreground or the background, until
 //! a signal or an unmount ends it. The only place that knows all layers.
 
+mod alluxio_options;
 mod background;
 mod ending;
 mod failure;
@@ -9,6 +10,7 @@ mod logging;
 mod point;
 mod process;
 mod registry;
+mod shown_as;
 mod signals;
 mod table;
 mod unmount;
@@ -37,6 +39,10 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
+use crate::backend::alluxio::AlluxioFs;
+use crate::backend::alluxio::ClusterConfiguration;
+use crate::backend::alluxio::ClusterProperty;
+use crate::backend::alluxio::fetch_configuration;
 use crate::backend::local::LocalFs;
 use crate::config::Config;
 use crate::config::Libfuse;
@@ -47,16 +53,19 @@ use crate::fs::Ctx;
 use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
-use crate::session::Library;
+use crate::session::LibraryChoice;
 use crate::session::Session;
 use crate::session::SessionOptions;
+use crate::session::Stop;
 use crate::vfs;
 use crate::vfs::Vfs;
 use crate::vfs::VfsOptions;
 use ending::Ending;
 use point::Conditions;
 use point::State;
-use signals::SignalThread;
+use shown_as::Mask;
+use shown_as::shown_as;
+use signals::CaughtSignals;
 
 /// How long files that are being written may take to be completed when the mount ends.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
@@ -101,8 +110,8 @@ impl Plan {
                 keys::FUSE_MOUNT_POINT.name
             )));
         }
-        let point = resolve(Path::new(text))
-            .map_err(|err| Failure::because(format!("mount point {text}"), err))?;
+        let point =
+            resolve(Path::new(text)).map_err(|err| Failure::because(format!("mount point {text}"), err))?;
         let root = Root::parse(config.text(&keys::FUSE_ALLUXIO_PATH))?;
         let logs = config.logs_dir();
         let logs = std::path::absolute(&logs).unwrap_or(logs);
@@ -154,25 +163,29 @@ impl Plan {
 
     fn session_options(&self) -> SessionOptions {
         let options = &self.options;
+        let defaults = SessionOptions::new(&self.point);
+        let count = |number: u32| usize::try_from(number).expect("Linux has no machines of 16 bits");
+        let mut kernel_options = options.kernel_words.clone();
+        kernel_options.extend(options.nonempty.then(|| "nonempty".to_owned()));
         SessionOptions {
             library: match self.config.libfuse() {
-                Libfuse::Only2 => Library::Only2,
-                Libfuse::Only3 => Library::Only3,
-                Libfuse::Either => Library::TwoThenThree,
+                Libfuse::Only2 => LibraryChoice::Only2,
+                Libfuse::Only3 => LibraryChoice::Only3,
+                Libfuse::Either => LibraryChoice::TwoThenThree,
             },
-            mount_point: self.point.clone(),
             fs_name: self.fs_name().to_owned(),
             subtype: self.subtype().to_owned(),
-            kernel_options: options.kernel_words.clone(),
-            max_idle_threads: options.max_idle_threads,
-            max_threads: options.max_threads,
+            kernel_options,
+            max_idle_threads: count(options.max_idle_threads),
+            max_threads: options.max_threads.map_or(defaults.max_threads, count),
             clone_fd: options.clone_fd,
             max_read: options.max_read,
-            max_write: options.max_write,
+            max_write: options.max_write.unwrap_or(defaults.max_write),
             max_readahead: options.max_readahead,
             max_background: options.max_background,
             congestion_threshold: options.congestion_threshold,
             debug: self.debug(),
+            ..defaults
         }
     }
 
@@ -264,6 +277,7 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Re
     // Two mounts at the same point must not both find it free.
     let lock = registry.lock()?;
     plan.prepare(registry)?;
+    let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     let session = Session::mount(&plan.session_options(), Arc::clone(&vfs))
         .map_err(|err| Failure::new(err.to_string()))?;
     let registration = registry
@@ -273,14 +287,19 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Re
 
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
-    let signals = SignalThread::start(move |name| {
+    let end = move |name: &str| {
         log::info!("Receive signal name {name}, system exiting");
         ending.request();
-    })
-    .map_err(|err| Failure::because("cannot wait for signals", err))?;
+    };
+    let signals = signals.call(end).map_err(|err| Failure::because("cannot wait for signals", err))?;
     let stopper = session.stopper();
+    let abandoned = move || {
+        if let Err(err) = stopper.stop(Stop::Force) {
+            log::error!("{err}");
+        }
+    };
     let confirmation =
-        launch.mounted(move || stopper.stop()).map_err(|err| Failure::because("cannot tell of the mount", err))?;
+        launch.mounted(abandoned).map_err(|err| Failure::because("cannot tell of the mount", err))?;
 
     let outcome = session.run();
     drop(confirmation);
@@ -288,7 +307,6 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Re
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
     }
-    drop(session);
     drop(registration);
     drop(signals);
     outcome.map_err(|err| Failure::new(err.to_string()))
@@ -301,14 +319,62 @@ fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
             let store = LocalFs::open(dir);
             Arc::new(store.map_err(|err| Failure::because(format!("directory {}", dir.display()), err))?)
         }
-        Root::Alluxio(_) => return Err(Failure::new("no Alluxio in this build")),
+        Root::Alluxio(path) => Arc::new(connect(&mut plan.config, path)?),
     };
+    // The cluster may have had something to say about the mount.
+    plan.options = plan.config.mount_options()?;
     let root = fs.stat(&Ctx::daemon(), &FsPath::root());
     match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
-        FileKind::Directory => Ok(Arc::new(Vfs::new(fs, plan.vfs_options()))),
+        FileKind::Directory => {
+            let MountOptions { uid, gid, umask, .. } = plan.options;
+            Ok(Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options())))
+        }
         FileKind::Regular => {
             Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
         }
+    }
+}
+
+/// The cluster's file system from `path` on. What the cluster wants its clients to use is asked for first.
+fn connect(config: &mut Config, path: &FsPath) -> Result<AlluxioFs, Failure> {
+    if config.flag(&keys::USER_CLUSTER_DEFAULTS) {
+        match fetch_configuration(&alluxio_options::from_config(config, path)?) {
+            Ok(cluster) => config.add_cluster_defaults(offered(cluster))?,
+            Err(err) => return Err(Failure::because("cannot load the configuration of the cluster", err)),
+        }
+    }
+    warn_without_effect(config);
+    Ok(AlluxioFs::connect(alluxio_options::from_config(config, path)?)?)
+}
+
+/// What counts of the master's settings. It sends all that it knows, its built-in defaults included: those for mounts
+/// are not ours, so of these only what somebody has set is taken.
+fn offered(cluster: ClusterConfiguration) -> Vec<(String, String)> {
+    let chosen = |property: &ClusterProperty| {
+        !(property.name.starts_with("alluxio.fuse.") && property.source.starts_with("DEFAULT"))
+    };
+    let chosen = cluster.properties.into_iter().filter(chosen);
+    chosen.filter_map(|property| property.value.map(|value| (property.name, value))).collect()
+}
+
+/// Says so if somebody counts on what this program does not do.
+fn warn_without_effect(config: &Config) {
+    let switches = [
+        &keys::USER_METADATA_CACHE,
+        &keys::USER_CLIENT_CACHE,
+        &keys::FUSE_SPECIAL_COMMANDS,
+        &keys::FUSE_WEB_ENABLED,
+    ];
+    for key in switches.into_iter().filter(|key| config.flag(key)) {
+        log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
+    }
+    let key = &keys::USER_CREATE_TTL;
+    if config.optional_duration(key).is_some() {
+        log::warn!(
+            "{} ({}) has no effect in this version, files are made to stay",
+            key.name,
+            config.origin(key)
+        );
     }
 }
 
@@ -364,7 +430,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_shown_is_refused() {
-        for text in ["people", "", "/a/../b", "s3://bucket/x", "hdfs://h:9000/", "file://host/dir", "file:dir"] {
+        for text in
+            ["people", "", "/a/../b", "s3://bucket/x", "hdfs://h:9000/", "file://host/dir", "file:dir"]
+        {
             let problem = Root::parse(text).unwrap_err().to_string();
             assert!(problem.contains("such as /people"), "{text}: {problem}");
         }

@@ -181,7 +181,9 @@ mod tests {
     fn what_cannot_be_mounted_at_is_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        assert!(refusal(&missing, &FREE).contains(&format!("create it with `mkdir -p {}`", missing.display())));
+        assert!(
+            refusal(&missing, &FREE).contains(&format!("create it with `mkdir -p {}`", missing.display()))
+        );
         assert!(!missing.exists());
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();

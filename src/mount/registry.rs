@@ -91,7 +91,8 @@ impl Registry {
 
     /// The mounts whose process runs. Files that others left behind are removed.
     pub fn live(&self) -> Result<Vec<Record>, Failure> {
-        let entries = std::fs::read_dir(&self.dir).map_err(|err| Failure::because(self.dir.display(), err))?;
+        let entries =
+            std::fs::read_dir(&self.dir).map_err(|err| Failure::because(self.dir.display(), err))?;
         let mut records = Vec::new();
         for entry in entries.flatten() {
             let file = entry.path();

@@ -9,16 +9,27 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Handle;
 use signal_hook::iterator::Signals;
 
+/// The signals, which from now on do not end this process. Those that come before there is a thread wait for it.
+pub(super) struct CaughtSignals(Signals);
+
 /// The thread that waits for signals. Dropped, it ends and is joined.
 pub(super) struct SignalThread {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
-impl SignalThread {
-    /// Calls `received` with the name of each signal that asks this process to end.
-    pub(super) fn start(mut received: impl FnMut(&'static str) + Send + 'static) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+impl CaughtSignals {
+    /// Catches all signals that ask a process to end.
+    pub(super) fn new() -> io::Result<Self> {
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
+    }
+
+    /// Calls `received` with the name of each signal.
+    pub(super) fn call(
+        self,
+        mut received: impl FnMut(&'static str) + Send + 'static,
+    ) -> io::Result<SignalThread> {
+        let Self(mut signals) = self;
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
@@ -29,7 +40,7 @@ impl SignalThread {
                 });
             }
         })?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(SignalThread { handle, thread: Some(thread) })
     }
 }
 

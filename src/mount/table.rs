@@ -12,22 +12,22 @@ pub const TYPE: &str = "fuse.alluxio-fuse";
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountEntry {
+pub(super) struct MountEntry {
     /// The kernel's number for it.
-    pub id: u32,
+    pub(super) id: u32,
     /// Where it is.
-    pub point: PathBuf,
+    pub(super) point: PathBuf,
     /// Its type, `fuse.subtype` for ours.
-    pub fs_type: String,
+    pub(super) fs_type: String,
 }
 
 /// All mounts that this process sees, in the order they were made.
-pub fn read() -> io::Result<Vec<MountEntry>> {
+pub(super) fn read() -> io::Result<Vec<MountEntry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
 /// The mount on top of all that are at exactly `point`.
-pub fn find(point: &Path) -> io::Result<Option<MountEntry>> {
+pub(super) fn find(point: &Path) -> io::Result<Option<MountEntry>> {
     Ok(read()?.into_iter().rev().find(|entry| entry.point == point))
 }
 
@@ -52,7 +52,8 @@ pub(super) fn unescape(word: &[u8]) -> OsString {
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {
         let digits = after.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
-        let value = digits.map(|digits| digits.iter().fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0')));
+        let value =
+            digits.map(|digits| digits.iter().fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0')));
         match value.map(u8::try_from) {
             Some(Ok(byte)) if *first == b'\\' => {
                 bytes.push(byte);
@@ -96,11 +97,14 @@ mod tests {
             point: PathBuf::from(point),
             fs_type: fs_type.to_owned(),
         };
-        assert_eq!(parse(TEXT), [
-            entry(22, "/", "ext4"),
-            entry(36, "/mnt/with space", TYPE),
-            entry(37, "/mnt/a\\b", "fuse.other"),
-        ]);
+        assert_eq!(
+            parse(TEXT),
+            [
+                entry(22, "/", "ext4"),
+                entry(36, "/mnt/with space", TYPE),
+                entry(37, "/mnt/a\\b", "fuse.other"),
+            ]
+        );
     }
 
     #[test]

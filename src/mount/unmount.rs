@@ -53,7 +53,10 @@ pub fn unmount(point: &Path, registry: &Registry, limit: Duration) -> Result<Out
         return remove_orphan(point, Removal::Polite);
     };
     let pid = record.process.pid;
-    record.process.signal(Signal::SIGTERM).map_err(|errno| Failure::because(format!("process {pid}"), errno))?;
+    record
+        .process
+        .signal(Signal::SIGTERM)
+        .map_err(|errno| Failure::because(format!("process {pid}"), errno))?;
     if !wait_until(limit, || !record.process.is_alive()) {
         return Ok(Outcome::Busy { pid });
     }
