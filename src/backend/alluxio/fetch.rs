@@ -2,7 +2,8 @@
 //! workers nor what the range is for.
 //!
 //! The bytes are kept as they arrive, message by message; a read hands out slices of them. When the last
-//! holder drops the fetch, its task ends, and with it the stream that holds the block's lock at the worker.
+//! holder drops a fetch that is not complete, its task is ended, and with it the stream that holds the block's
+//! lock at the worker. A complete one may see its stream to the end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,7 +115,9 @@ impl Fetching for Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get() {
+        if let Some(task) = self.task.get()
+            && self.arrived.state.lock().end < self.range.end
+        {
             task.abort();
         }
     }
@@ -249,5 +252,21 @@ mod tests {
         fetch.started(task.abort_handle());
         drop(fetch);
         assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_complete_fetch_leaves_its_task_alone() {
+        let fetch = fetch(0..2);
+        let sink = fetch.sink();
+        let (closing, close) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            sink.push(Bytes::from_static(b"ab"));
+            close.await
+        });
+        fetch.started(task.abort_handle());
+        fetch.read(&(0..2)).await.unwrap();
+        drop(fetch);
+        closing.send(()).unwrap();
+        assert!(task.await.unwrap().is_ok());
     }
 }

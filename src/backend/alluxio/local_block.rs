@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use memmap2::Mmap;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -38,8 +40,22 @@ const MAPPED_MAX: usize = 64;
 
 /// The worker's promise that a block's file stays as it is, kept as long as this.
 struct Lease {
-    _requests: mpsc::Sender<OpenLocalBlockRequest>,
-    _answers: Streaming<OpenLocalBlockResponse>,
+    /// Both halves of the stream, present until drop.
+    stream: Option<(mpsc::Sender<OpenLocalBlockRequest>, Streaming<OpenLocalBlockResponse>)>,
+    runtime: Handle,
+    /// How long the worker may take to end the stream.
+    limit: Duration,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some((requests, mut answers)) = self.stream.take() else { return };
+        drop(requests);
+        let limit = self.limit;
+        // The end of our half gives the lease back. Dropping the other half at once would reset the stream, which
+        // works too, but fills the worker's log with warnings.
+        self.runtime.spawn(async move { timeout(limit, answers.message()).await.map(drop) });
+    }
 }
 
 /// A mapped block with its lease.
@@ -105,7 +121,10 @@ async fn lease(shared: &Shared, server: &Server, block_id: i64) -> Result<(PathB
         failure
     })?;
     match answer.and_then(|answer| answer.path) {
-        Some(path) => Ok((path.into(), Lease { _requests: requests, _answers: answers })),
+        Some(path) => {
+            let (stream, runtime) = (Some((requests, answers)), shared.bridge.handle().clone());
+            Ok((path.into(), Lease { stream, runtime, limit: shared.options.reader_close_timeout }))
+        }
         None => Err(FsError::because(Fault::Io, format!("{} names no file", server.name())).into()),
     }
 }
