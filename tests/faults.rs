@@ -48,7 +48,9 @@ fn reads_and_writes_fail_in_bounded_time_without_workers_and_work_again_with_the
     let down = cluster.kill_all_workers();
     fail_in_bounded_time(Command::new("cat").arg(&old), &mount);
     let mut write = Command::new("dd");
-    write.args(["if=/dev/zero", "bs=1M", "count=3"]).arg(format!("of={}", mount.path().join("new").display()));
+    write
+        .args(["if=/dev/zero", "bs=1M", "count=3"])
+        .arg(format!("of={}", mount.path().join("new").display()));
     fail_in_bounded_time(&mut write, &mount);
 
     down.into_iter().for_each(Down::run);

@@ -88,7 +88,10 @@ impl Sources {
             for named in self.named_in(module, text) {
                 let target = first(&named);
                 if target != layer && !allowed.contains(&target) {
-                    wrong.push(format!("{module} may not name {}", if named.is_empty() { "the root" } else { &named }));
+                    wrong.push(format!(
+                        "{module} may not name {}",
+                        if named.is_empty() { "the root" } else { &named }
+                    ));
                 }
             }
         }

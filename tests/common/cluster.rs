@@ -103,8 +103,9 @@ impl Cluster {
 }
 
 fn variable(name: &str) -> String {
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set: this test needs a real cluster, run it by `make test`"))
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: this test needs a real cluster, run it by `make test`")
+    })
 }
 
 /// The counter of a worker's metrics; one that has never counted is not listed.
@@ -240,7 +241,10 @@ impl Shell {
     }
 
     fn run(&mut self, words: &[&str]) -> (i32, String) {
-        assert!(!words.iter().any(|word| word.contains(['\t', '\n'])), "cannot be said in one line: {words:?}");
+        assert!(
+            !words.iter().any(|word| word.contains(['\t', '\n'])),
+            "cannot be said in one line: {words:?}"
+        );
         writeln!(self.input, "{}", words.join("\t")).unwrap();
         let mut text = String::new();
         loop {
@@ -257,7 +261,8 @@ impl Shell {
 
 #[test]
 fn a_counter_is_found_in_the_metrics() {
-    let json = r#"{"counters":{"Worker.BytesReadRemote.localhost":{"count":17},"Worker.Other.x":{"count":5}}}"#;
+    let json =
+        r#"{"counters":{"Worker.BytesReadRemote.localhost":{"count":17},"Worker.Other.x":{"count":5}}}"#;
     assert_eq!(counter(json, "Worker.BytesReadRemote."), 17);
     assert_eq!(counter(json, "Worker.BytesReadDomain."), 0);
 }

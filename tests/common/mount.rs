@@ -215,7 +215,11 @@ impl Mount {
         let point = self.path().to_owned();
         process::succeed(self.command().arg("unmount").arg(&point), PATIENCE);
         assert!(!is_mounted(&point), "still mounted after unmount");
-        assert!(holds_within(PATIENCE, || self.has_ended()), "the daemon outlives its mount:\n{}", self.said());
+        assert!(
+            holds_within(PATIENCE, || self.has_ended()),
+            "the daemon outlives its mount:\n{}",
+            self.said()
+        );
     }
 
     fn has_ended(&mut self) -> bool {

@@ -72,7 +72,11 @@ impl Tree {
             match found.get(path) {
                 None => wrong.push(format!("{}: missing", path.display())),
                 Some(&size) if size != file.size => {
-                    wrong.push(format!("{}: listed with {size} bytes, expected {}", path.display(), file.size));
+                    wrong.push(format!(
+                        "{}: listed with {size} bytes, expected {}",
+                        path.display(),
+                        file.size
+                    ));
                 }
                 Some(_) => {
                     wrong.extend(content::check_file(&root.join(path), file.seed, file.size).err());
