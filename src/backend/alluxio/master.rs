@@ -19,6 +19,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use super::MISREAD;
 use super::connection::within;
 use super::error::Class;
 use super::error::Failure;
@@ -580,9 +581,9 @@ impl Master {
     }
 }
 
-/// A path as it is sent. A backslash would become a slash at the master; see `Shared::place`.
+/// A path as it is sent; see `Shared::place`.
 fn text(path: &FsPath) -> Option<String> {
-    debug_assert!(!path.as_str().contains('\\'), "{path} was not checked");
+    debug_assert!(!path.as_str().contains(MISREAD), "{path} was not checked");
     Some(path.as_str().to_owned())
 }
 
@@ -623,6 +624,21 @@ mod tests {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         Master::new(Arc::new(options)).unwrap()
+    }
+
+    #[test]
+    fn calls_can_be_made_by_tasks() {
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let master = master(AlluxioOptions::default());
+        let root = FsPath::root();
+        let mut file = IncompleteFile::created(root.clone(), &FileInfo::default());
+        drop(sendable(master.create_file(&root, 0, false)));
+        drop(sendable(master.new_block(&mut file)));
+        drop(sendable(master.complete_file(&file, None)));
+        drop(sendable(master.block_info(0)));
+        drop(sendable(master.list_status(&root)));
     }
 
     #[test]
