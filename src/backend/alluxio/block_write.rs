@@ -64,7 +64,7 @@ pub(super) enum Target {
         pin: bool,
     },
     /// A file of the under file system.
-    UfsFile(CreateUfsFileOptions),
+    UfsFile(Box<CreateUfsFileOptions>),
 }
 
 /// The file or block while it is written.
@@ -289,7 +289,7 @@ impl Writing {
     fn command(&self, reserve: u64) -> WriteRequestCommand {
         let (kind, pin, ufs) = match &self.target {
             Target::Block { pin, .. } => (RequestType::AlluxioBlock, *pin, None),
-            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.clone())),
+            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.as_ref().clone())),
         };
         WriteRequestCommand {
             r#type: Some(kind.into()),
