@@ -80,6 +80,9 @@ const STAT_FS_BLOCK: u32 = 16 << 10;
 /// Longest name that is let through. Alluxio has no limit of its own.
 const NAME_MAX: usize = 255;
 
+/// Characters that the master does not take as part of a name.
+const MISREAD: [char; 2] = ['\\', '?'];
+
 /// What the files and calls of one mount share.
 struct Shared {
     options: Arc<AlluxioOptions>,
@@ -148,11 +151,12 @@ impl Shared {
         })
     }
 
-    /// The place in Alluxio of a path in the mount. Refuses a backslash, which the master would take for a slash.
+    /// The place in Alluxio of a path in the mount. Refuses what the master would take for another path: a backslash,
+    /// which it reads as a slash, and a question mark, from which on it ignores the rest. `rm 'a?b'` would remove `a`.
     fn place(&self, path: &FsPath) -> Result<FsPath> {
         let place = path.under(&self.options.root);
-        if place.as_str().contains('\\') {
-            let detail = format!("{path}: Alluxio cannot store a name with a backslash");
+        if place.as_str().contains(MISREAD) {
+            let detail = format!("{path}: Alluxio cannot store a name with a backslash or a question mark");
             return Err(FsError::because(Fault::InvalidArgument, detail));
         }
         Ok(place)
