@@ -1,5 +1,8 @@
 //! A stream to a worker whose regular end is a commit. Whoever loses an [`Upload`] without committing it aborts
 //! it; there is no other way to end one. Knows neither blocks nor files.
+//!
+//! Known limit: a worker that refuses data in the middle answers, but neither reads on nor resets the stream. If
+//! hyper waits for room in the stream's window at that moment, it keeps that one chunk until the connection ends.
 
 use std::sync::Arc;
 use std::time::Duration;
