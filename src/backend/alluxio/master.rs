@@ -19,6 +19,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use super::MISREAD;
 use super::connection::within;
 use super::error::Class;
 use super::error::Failure;
@@ -81,6 +82,9 @@ const NO_TTL: i64 = -1;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
+
+/// What the block master is asked about, for messages.
+const CAPACITY: &str = "of the cluster";
 
 type FileClient = FileSystemMasterClientServiceClient<Channel>;
 type BlockClient = BlockMasterClientServiceClient<Channel>;
@@ -376,7 +380,7 @@ impl Master {
     pub(super) async fn worker_infos(&self) -> Result<Vec<WorkerInfo>> {
         let message = GetWorkerInfoListPOptions {};
         let answer = self
-            .call(Rpc::GetWorkerInfoList, &"", message, |channel, request| async move {
+            .call(Rpc::GetWorkerInfoList, &"of all", message, |channel, request| async move {
                 self.blocks(channel).get_worker_info_list(request).await
             })
             .await?;
@@ -387,11 +391,11 @@ impl Master {
     pub(super) async fn block_master_info(&self) -> Result<BlockMasterInfo> {
         let message = GetBlockMasterInfoPOptions { filters: Vec::new() };
         let answer = self
-            .call(Rpc::GetBlockMasterInfo, &"", message, |channel, request| async move {
+            .call(Rpc::GetBlockMasterInfo, &CAPACITY, message, |channel, request| async move {
                 self.blocks(channel).get_block_master_info(request).await
             })
             .await?;
-        answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &""))
+        answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &CAPACITY))
     }
 
     /// What an error of a listing that was begun means.
@@ -580,9 +584,9 @@ impl Master {
     }
 }
 
-/// A path as it is sent. A backslash would become a slash at the master; see `Shared::place`.
+/// A path as it is sent; see `Shared::place`.
 fn text(path: &FsPath) -> Option<String> {
-    debug_assert!(!path.as_str().contains('\\'), "{path} was not checked");
+    debug_assert!(!path.as_str().contains(MISREAD), "{path} was not checked");
     Some(path.as_str().to_owned())
 }
 
@@ -623,6 +627,21 @@ mod tests {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         Master::new(Arc::new(options)).unwrap()
+    }
+
+    #[test]
+    fn calls_can_be_made_by_tasks() {
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let master = master(AlluxioOptions::default());
+        let root = FsPath::root();
+        let mut file = IncompleteFile::created(root.clone(), &FileInfo::default());
+        drop(sendable(master.create_file(&root, 0, false)));
+        drop(sendable(master.new_block(&mut file)));
+        drop(sendable(master.complete_file(&file, None)));
+        drop(sendable(master.block_info(0)));
+        drop(sendable(master.list_status(&root)));
     }
 
     #[test]

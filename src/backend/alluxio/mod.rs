@@ -4,27 +4,41 @@
 //! Calls run on the caller's thread and wait in `bridge`; everything below is futures. `master` asks for names,
 //! attributes and blocks, `workers` knows who has the bytes, `connection` how to reach them.
 
+mod abort_codec;
 mod attr;
+mod block_read;
+mod block_write;
 mod bridge;
+mod budget;
 mod configuration;
 mod connection;
+mod data_path;
 mod error;
+mod fetch;
 mod flight;
 mod incomplete;
+mod layout;
 mod listing;
+mod local_block;
 mod master;
 mod names;
 mod options;
 mod primary;
 mod proto;
+mod reader;
 mod retry;
+mod traffic;
+mod upload;
+mod window;
 mod workers;
+mod writer;
 
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
 pub use configuration::fetch_configuration_hashes;
 pub use options::*;
+pub use traffic::Traffic;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +50,7 @@ use self::attr::all_may;
 use self::attr::attr;
 use self::bridge::Bridge;
 use self::connection::Connections;
+use self::data_path::DataPath;
 use self::listing::AlluxioListing;
 use self::master::Change;
 use self::master::Destination;
@@ -65,15 +80,17 @@ const STAT_FS_BLOCK: u32 = 16 << 10;
 /// Longest name that is let through. Alluxio has no limit of its own.
 const NAME_MAX: usize = 255;
 
+/// Characters that the master does not take as part of a name.
+const MISREAD: [char; 2] = ['\\', '?'];
+
 /// What the files and calls of one mount share.
 struct Shared {
     options: Arc<AlluxioOptions>,
     bridge: Bridge,
     master: Arc<Master>,
-    #[expect(dead_code, reason = "for readers and writers")]
     workers: Workers,
-    #[expect(dead_code, reason = "for readers and writers")]
     connections: Connections,
+    data: DataPath,
     owners: Owners,
     /// The last answer about capacity and when it came.
     capacity: Mutex<Option<(Instant, StatFs)>>,
@@ -107,6 +124,11 @@ impl AlluxioFs {
         }
         Ok(Self { shared })
     }
+
+    /// What went to and came from workers until now.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.data.traffic.traffic()
+    }
 }
 
 impl Shared {
@@ -120,6 +142,7 @@ impl Shared {
         Ok(Self {
             workers: Workers::new(Arc::clone(&options), Arc::clone(&master)),
             connections: Connections::new(bridge.handle().clone(), Arc::clone(&options)),
+            data: DataPath::new(&options),
             owners: Owners { policy: options.owner_policy.clone(), names: Names::default() },
             capacity: Mutex::default(),
             master,
@@ -128,11 +151,12 @@ impl Shared {
         })
     }
 
-    /// The place in Alluxio of a path in the mount. Refuses a backslash, which the master would take for a slash.
+    /// The place in Alluxio of a path in the mount. Refuses what the master would take for another path: a backslash,
+    /// which it reads as a slash, and a question mark, from which on it ignores the rest. `rm 'a?b'` would remove `a`.
     fn place(&self, path: &FsPath) -> Result<FsPath> {
         let place = path.under(&self.options.root);
-        if place.as_str().contains('\\') {
-            let detail = format!("{path}: Alluxio cannot store a name with a backslash");
+        if place.as_str().contains(MISREAD) {
+            let detail = format!("{path}: Alluxio cannot store a name with a backslash or a question mark");
             return Err(FsError::because(Fault::InvalidArgument, detail));
         }
         Ok(place)
@@ -352,12 +376,10 @@ impl FileSystem for AlluxioFs {
         path: &FsPath,
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
-        let _ = (ctx, self.shared.place(path)?, options);
-        Err(Fault::NotSupported.into())
+        writer::create(&self.shared, ctx, &self.shared.place(path)?, options)
     }
 
     fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
-        let _ = (ctx, self.shared.place(path)?);
-        Err(Fault::NotSupported.into())
+        reader::open(&self.shared, ctx, &self.shared.place(path)?)
     }
 }
