@@ -1,5 +1,7 @@
 //! The command line as a user meets it: the built program over the embedded store, with every refusal and its cure.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -133,14 +135,14 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for pid in self.processes() {
-            drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let dir = self.dir.path().to_str().unwrap_or("/nonexistent");
         for line in table.lines().filter(|line| line.contains(dir)) {
             let point =
                 line.split(' ').nth(4).unwrap_or_default().replace("\\040", " ").replace("\\011", "\t");
-            drop(Command::new("umount").args(["-l", &point]).status());
+            let _ = Command::new("umount").args(["-l", &point]).status();
         }
     }
 }
@@ -604,6 +606,46 @@ fn what_is_not_mounted_is_not_unmounted() {
         let done = place.run(&[&["unmount"], force, &["/proc"]].concat());
         assert_eq!(done.code, Some(1));
         assert_eq!(done.err, "Path /proc is not mounted by alluxio-fuse, but as proc\n");
+    }
+}
+
+#[test]
+fn broken_settings_do_not_keep_a_mount_from_ending() {
+    let place = Place::new();
+    place.mount(&[]);
+    fs::write(place.path("conf/alluxio-site.properties"), "a=\\u12").unwrap();
+    let done = place.run(&["unmount"]);
+    assert_eq!(done.code, Some(1), "where, would be in the settings: {done:?}");
+    let done = place.run(&["unmount", &place.text("mnt")]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn somebody_without_rights_mounts_at_a_directory_of_theirs() {
+    let place = Place::new();
+    fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["logs", "mnt", "store"] {
+        std::os::unix::fs::chown(place.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    // /dev/fuse is not for everybody on every machine, so this happens where it is.
+    let script = "mount -t tmpfs -o dev none /run && mknod -m 666 /run/fuse c 10 229 \
+                  && mount --bind /run/fuse /dev/fuse \
+                  && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec '\
+                      \"$0\" mount -o \"$1\" \"$2\" \"$3\"; \"$0\" stat; \"$0\" unmount \"$2\"' \"$@\"";
+    for version in ["2", "3"] {
+        let property = format!("alluxio.fuse.jnifuse.libfuse.version={version}");
+        let (point, store) = (place.text("mnt"), place.store());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", PROGRAM, &property, &point, &store]);
+        // The list of mounts is private to its user.
+        command.env("XDG_RUNTIME_DIR", place.path("logs")).env("ALLUXIO_LOGS_DIR", place.path("logs"));
+        command.env("ALLUXIO_CONF_DIR", place.path("conf")).env("HOME", "/root");
+        let done = finish(command);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.out.contains(&format!("\t{point}\t{store}\n")), "{done:?}");
+        assert!(done.out.contains(&format!("Unmount fuse at {point} (PID:")), "{done:?}");
+        assert!(place.processes().is_empty());
     }
 }
 

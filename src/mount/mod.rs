@@ -282,6 +282,12 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result
     let lock = registry.lock()?;
     plan.prepare(registry)?;
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
+    log::info!(
+        "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
+        plan.path(),
+        plan.point.display(),
+        plan.config.text(&keys::FUSE_MOUNT_OPTIONS)
+    );
     launch.mounting();
     let session = Session::mount(&plan.session_options(), Arc::clone(&vfs))
         .map_err(|err| Failure::new(err.to_string()))?;

@@ -126,7 +126,10 @@ pub(super) fn is_dead(point: &Path) -> bool {
     let (answer, answered) = mpsc::channel();
     let path = point.to_owned();
     // Capacity is asked for, as the kernel would answer for attributes from what it remembers.
-    let ask = move || drop(answer.send(statvfs(&path)));
+    let ask = move || {
+        // Nobody may wait any more.
+        let _ = answer.send(statvfs(&path));
+    };
     if std::thread::Builder::new().name("probe".to_owned()).spawn(ask).is_err() {
         return false;
     }

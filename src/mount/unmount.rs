@@ -101,13 +101,13 @@ fn remove_orphan(point: &Path, removal: Removal) -> Result<Outcome, Failure> {
     let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
     match entry {
         None => Ok(Outcome::NotMounted),
-        Some(entry) if entry.fs_type != table::TYPE && !entry.fs_type.starts_with("fuse") => {
-            Ok(Outcome::Foreign(entry.fs_type))
-        }
-        Some(entry) if entry.fs_type != table::TYPE && !is_dead(point) => Ok(Outcome::Foreign(entry.fs_type)),
-        Some(_) => {
-            let removal = if is_dead(point) { Removal::Lazy } else { removal };
-            take_away(point, removal)?;
+        Some(entry) => {
+            // A dead mount may be one of ours that was given another name.
+            let dead = entry.fs_type.starts_with("fuse") && is_dead(point);
+            if !dead && entry.fs_type != table::TYPE {
+                return Ok(Outcome::Foreign(entry.fs_type));
+            }
+            take_away(point, if dead { Removal::Lazy } else { removal })?;
             Ok(Outcome::Removed)
         }
     }
