@@ -17,6 +17,7 @@ mod ffi;
 mod ffi2;
 mod ffi3;
 mod init;
+mod older;
 mod pool;
 mod serve;
 mod shims;
@@ -135,11 +136,8 @@ impl SessionOptions {
         words
     }
 
-    fn wishes(&self, library: Library) -> Wishes {
+    fn wishes(&self) -> Wishes {
         let mut flags = Wishes::FLAGS;
-        if matches!(library, Library::V3(_)) {
-            flags |= Wishes::PLUS_FLAGS;
-        }
         if self.kernel_options.iter().any(|word| word == "sync_read") {
             flags = Wishes::sync_read(flags);
         }
@@ -307,19 +305,18 @@ impl Session {
             place.ok_or_else(|| io::Error::other("the new mount is not in the table of mounts"))
         });
         let place = place.map_err(|err| MountError::MountPoint(path, err))?;
-        Self::establish(options, library, mounted, place, name)
+        Self::establish(options, mounted, place, name)
             .map_err(|err| MountError::Failed("cannot agree with the kernel on the mount", err))
     }
 
     /// From a mount to one that can be served.
     fn establish(
         options: &SessionOptions,
-        library: Library,
         mut mounted: Mounted,
         place: Place,
         name: String,
     ) -> io::Result<Self> {
-        let wishes = options.wishes(library);
+        let wishes = options.wishes();
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
         init::negotiate(&mounted, &wishes, &mut Buffer::new(max_write)?)?;
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
@@ -459,9 +456,8 @@ mod tests {
 
     #[test]
     fn sizes_stay_within_what_the_kernel_takes() {
-        let library = fuse_sys::open(LibraryChoice::Only3).unwrap();
         let wishes = |max_write, max_background| {
-            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes(library)
+            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes()
         };
         assert_eq!(wishes(1, None).max_write, 4096);
         assert_eq!(wishes(u32::MAX, None).max_write, 1 << 20);

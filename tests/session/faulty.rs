@@ -34,12 +34,13 @@ pub(crate) struct Faulty {
     gate: Arc<Gate>,
 }
 
-/// What waiting reads wait for.
+/// What waiting reads wait for, and what was seen.
 #[derive(Default)]
 pub(crate) struct Gate {
     open: AtomicBool,
     waiting: AtomicUsize,
     interrupted: AtomicUsize,
+    stats: AtomicUsize,
 }
 
 impl Gate {
@@ -55,6 +56,11 @@ impl Gate {
     /// Reads that were interrupted.
     pub(crate) fn interrupted(&self) -> usize {
         self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Attributes that were asked for one by one.
+    pub(crate) fn stats(&self) -> usize {
+        self.stats.load(Ordering::SeqCst)
     }
 
     fn pass(&self, ctx: &Ctx) -> Result<()> {
@@ -114,6 +120,7 @@ impl FileReader for FaultyReader {
 
 impl FileSystem for Faulty {
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.gate.stats.fetch_add(1, Ordering::SeqCst);
         self.store.stat(ctx, path)
     }
 
