@@ -59,7 +59,7 @@ fn mount_once(round: usize) {
             scope.spawn(|| assert_eq!(fs::read(point.path().join("file")).unwrap(), b"x"));
         }
     });
-    stopper.stop(if round % 3 == 0 { Stop::Force } else { Stop::Soft }).unwrap();
+    stopper.stop(if round.is_multiple_of(3) { Stop::Force } else { Stop::Soft }).unwrap();
     serving.join().unwrap().unwrap();
     assert!(!is_mounted(point.path()));
     assert_eq!(Arc::strong_count(&vfs), 1, "the session lets go of the file system");

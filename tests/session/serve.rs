@@ -251,6 +251,36 @@ fn ctrl_c_ends_a_read_that_waits() {
 }
 
 #[test]
+fn a_slow_look_up_does_not_hold_up_others_in_its_directory() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("slow", b"x");
+        mount.put("file", b"y");
+        let mut reader = cat(&mount.path("slow"));
+        eventually("the look-up waits", || mount.gate.waiting() == 1);
+        let mut other = cat(&mount.path("file"));
+        assert!(wait(&mut other).success(), "served in parallel");
+        assert_eq!(mount.gate.waiting(), 1);
+        mount.gate.open();
+        assert!(wait(&mut reader).success());
+    });
+}
+
+#[test]
+fn files_can_be_mapped_though_the_kernel_keeps_no_pages() {
+    with_each_library(|library| {
+        let direct = VfsOptions { page_cache: PageCache::DirectIo, ..VfsOptions::default() };
+        let mount = Mount::with_vfs(library, direct, |_| {});
+        let data = pattern(300_000);
+        mount.put("data", &data);
+        let file = File::open(mount.path("data")).unwrap();
+        // SAFETY: nobody changes the file. The mapping is shared, which needs Linux 6.6 and that INIT asked for it.
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        assert!(map[..] == data);
+    });
+}
+
+#[test]
 fn a_panic_fails_one_request_only() {
     with_each_library(|library| {
         let mount = Mount::new(library);
