@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The result of an operation on a file system.
-pub type Result<T> = std::result::Result<T, FsError>;
+pub type Result<T, E = FsError> = std::result::Result<T, E>;
 
 /// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

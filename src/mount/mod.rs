@@ -1,1 +1,442 @@
-//! mount
+//! The life of a mount: from settings to a backend, a `Vfs` and a session, in the foreground or the background, until
+//! a signal or an unmount ends it. The only place that knows all layers.
+
+mod alluxio_options;
+mod background;
+mod ending;
+mod failure;
+mod launch;
+mod logging;
+mod point;
+mod process;
+mod registry;
+mod shown_as;
+mod signals;
+mod table;
+mod unmount;
+
+pub use background::Handshake;
+pub use failure::Failure;
+pub use launch::Launch;
+pub use logging::LOG_FILE;
+pub use logging::OUT_FILE;
+pub use point::resolve;
+pub use process::Process;
+pub use registry::Record;
+pub use registry::Registry;
+pub use table::TYPE;
+pub use unmount::Outcome;
+pub use unmount::kill;
+pub use unmount::unmount;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
+
+use crate::backend::alluxio::AlluxioFs;
+use crate::backend::alluxio::ClusterConfiguration;
+use crate::backend::alluxio::ClusterProperty;
+use crate::backend::alluxio::fetch_configuration;
+use crate::backend::local::LocalFs;
+use crate::config::Config;
+use crate::config::Libfuse;
+use crate::config::MountOptions;
+use crate::config::PageCache;
+use crate::config::keys;
+use crate::fs::Ctx;
+use crate::fs::FileKind;
+use crate::fs::FileSystem;
+use crate::fs::FsPath;
+use crate::session::LibraryChoice;
+use crate::session::Session;
+use crate::session::SessionOptions;
+use crate::session::Stop;
+use crate::vfs;
+use crate::vfs::Vfs;
+use crate::vfs::VfsOptions;
+use ending::Ending;
+use point::Conditions;
+use point::State;
+use shown_as::Mask;
+use shown_as::shown_as;
+use signals::CaughtSignals;
+
+/// How long files that are being written may take to be completed when the mount ends.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Everything that is decided before anything is done.
+pub struct Plan {
+    config: Config,
+    options: MountOptions,
+    point: PathBuf,
+    root: Root,
+    logs: PathBuf,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Root {
+    /// A path of the cluster.
+    Alluxio(FsPath),
+    /// A directory of this machine, by its path without links.
+    Store(PathBuf),
+}
+
+/// One line of the list of mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Who serves it, if it is one of this user's.
+    pub pid: Option<i32>,
+    /// Where it is.
+    pub point: PathBuf,
+    /// What it shows, if that is known.
+    pub path: Option<String>,
+}
+
+impl Plan {
+    /// Reads the plan out of the settings. Looks at the machine, but changes nothing.
+    pub fn new(config: Config) -> Result<Self, Failure> {
+        let options = config.mount_options()?;
+        let text = config.text(&keys::FUSE_MOUNT_POINT);
+        if text.trim().is_empty() {
+            return Err(Failure::new(format!(
+                "{} should be set and should not be empty",
+                keys::FUSE_MOUNT_POINT.name
+            )));
+        }
+        let point =
+            resolve(Path::new(text)).map_err(|err| Failure::because(format!("mount point {text}"), err))?;
+        let root = Root::parse(config.text(&keys::FUSE_ALLUXIO_PATH))?;
+        let logs = config.logs_dir();
+        let logs = std::path::absolute(&logs).unwrap_or(logs);
+        Ok(Self { config, options, point, root, logs })
+    }
+
+    /// Where the mount will be: absolute and without links.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// What it will show, as the user wrote it.
+    pub fn path(&self) -> &str {
+        self.config.text(&keys::FUSE_ALLUXIO_PATH)
+    }
+
+    /// Directory of the logs.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    fn debug(&self) -> bool {
+        self.options.debug || self.config.flag(&keys::FUSE_DEBUG)
+    }
+
+    fn fs_name(&self) -> &str {
+        self.options.fs_name.as_deref().unwrap_or_else(|| self.config.text(&keys::FUSE_FS_NAME))
+    }
+
+    fn subtype(&self) -> &str {
+        self.options.subtype.as_deref().unwrap_or_else(|| self.config.text(&keys::FUSE_FS_NAME))
+    }
+
+    /// Refuses what cannot be mounted at, and cleans up a dead mount, which is the first thing that changes.
+    fn prepare(&self, registry: &Registry) -> Result<(), Failure> {
+        let fs_type = format!("fuse.{}", self.subtype());
+        let store = match &self.root {
+            Root::Store(dir) => Some(dir.as_path()),
+            Root::Alluxio(_) => None,
+        };
+        let conditions = Conditions { nonempty: self.options.nonempty, fs_type: &fs_type, store };
+        let mut state = point::check(&self.point, &conditions, registry)?;
+        while state == State::Dead {
+            unmount::clean_up(&self.point)?;
+            state = point::check(&self.point, &conditions, registry)?;
+        }
+        Ok(())
+    }
+
+    fn session_options(&self) -> SessionOptions {
+        let options = &self.options;
+        let defaults = SessionOptions::new(&self.point);
+        let count = |number: u32| usize::try_from(number).expect("Linux has no machines of 16 bits");
+        let mut kernel_options = options.kernel_words.clone();
+        kernel_options.extend(options.nonempty.then(|| "nonempty".to_owned()));
+        SessionOptions {
+            library: match self.config.libfuse() {
+                Libfuse::Only2 => LibraryChoice::Only2,
+                Libfuse::Only3 => LibraryChoice::Only3,
+                Libfuse::Either => LibraryChoice::TwoThenThree,
+            },
+            fs_name: self.fs_name().to_owned(),
+            subtype: self.subtype().to_owned(),
+            kernel_options,
+            max_idle_threads: count(options.max_idle_threads),
+            max_threads: options.max_threads.map_or(defaults.max_threads, count),
+            clone_fd: options.clone_fd,
+            max_read: options.max_read,
+            max_write: options.max_write.unwrap_or(defaults.max_write),
+            max_readahead: options.max_readahead,
+            max_background: options.max_background,
+            congestion_threshold: options.congestion_threshold,
+            debug: self.debug(),
+            ..defaults
+        }
+    }
+
+    fn vfs_options(&self) -> VfsOptions {
+        VfsOptions {
+            page_cache: match self.options.page_cache {
+                PageCache::DirectIo => vfs::PageCache::DirectIo,
+                PageCache::KernelCache => vfs::PageCache::KernelCache,
+                PageCache::AutoCache => vfs::PageCache::AutoCache,
+                PageCache::Default => vfs::PageCache::DropOnOpen,
+            },
+            attr_timeout: self.options.attr_timeout,
+            entry_timeout: self.options.entry_timeout,
+            negative_timeout: self.options.negative_timeout,
+        }
+    }
+}
+
+impl Root {
+    /// An absolute path is one of the cluster, `file:///dir` a directory of this machine, taken literally.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let refuse = |what: &str| {
+            Err(Failure::new(format!(
+                "path {text} {what}: give a path of the cluster such as /people, or a directory of this machine as \
+                 file:///dir"
+            )))
+        };
+        match text.split_once(':') {
+            Some(("file", rest)) => match rest.strip_prefix("//").unwrap_or(rest) {
+                dir if dir.starts_with('/') => Self::store(Path::new(dir)),
+                _ => refuse("names another machine or no absolute directory"),
+            },
+            Some((scheme, rest)) if rest.starts_with("//") && !scheme.contains('/') => {
+                refuse("has a scheme that cannot be mounted")
+            }
+            _ => match FsPath::parse(text) {
+                Ok(path) => Ok(Self::Alluxio(path)),
+                Err(problem) => refuse(&format!("cannot be mounted ({problem})")),
+            },
+        }
+    }
+
+    fn store(dir: &Path) -> Result<Self, Failure> {
+        let what = || format!("directory {}", dir.display());
+        let found = dir.canonicalize().map_err(|err| Failure::because(what(), err))?;
+        if !found.is_dir() {
+            return Err(Failure::new(format!("{} is not a directory but a file", what())));
+        }
+        Ok(Self::Store(found))
+    }
+}
+
+/// Mounts in a process of its own and returns when the mount answers, at most after `limit`. `arguments` are what
+/// makes this program call [`serve`] with an equal plan and [`Launch::Command`].
+pub fn start(plan: &Plan, arguments: &[OsString], limit: Duration) -> Result<(), Failure> {
+    let registry = Registry::open(plan.config.runtime_dir())?;
+    plan.prepare(&registry)?;
+    logging::open(&plan.logs, LOG_FILE)?;
+    background::start(arguments, &plan.point, &plan.logs, limit)
+}
+
+/// Mounts, and returns when the mount has ended. Errors come before there is a mount, or as it ends.
+pub fn serve(mut plan: Plan, launch: &mut Launch) -> Result<(), Failure> {
+    let registry = Registry::open(plan.config.runtime_dir())?;
+    plan.prepare(&registry)?;
+    let terminal = matches!(launch, Launch::Terminal(_));
+    logging::start(logging::open(&plan.logs, LOG_FILE)?, terminal, plan.debug());
+    let outcome = serve_logged(&mut plan, &registry, launch);
+    match &outcome {
+        Ok(()) => log::info!("{} is unmounted", plan.point.display()),
+        Err(failure) => log::error!("Failed to launch FUSE: {failure}"),
+    }
+    outcome
+}
+
+fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Result<(), Failure> {
+    log::info!("alluxio-fuse version: {}", env!("CARGO_PKG_VERSION"));
+    for (level, note) in plan.config.take_notes() {
+        log::log!(level, "{note}");
+    }
+    if !plan.options.without_effect.is_empty() {
+        log::info!("mount options without effect: {}", plan.options.without_effect.join(","));
+    }
+    raise_open_files();
+    let vfs = build(plan)?;
+    // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
+    std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
+
+    // Two mounts at the same point must not both find it free.
+    let lock = registry.lock()?;
+    plan.prepare(registry)?;
+    let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
+    let session = Session::mount(&plan.session_options(), Arc::clone(&vfs))
+        .map_err(|err| Failure::new(err.to_string()))?;
+    let registration = registry
+        .add(&plan.point, plan.path())
+        .map_err(|err| Failure::because("cannot record the mount", err))?;
+    drop(lock);
+
+    let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
+    let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
+    let end = move |name: &str| {
+        log::info!("Receive signal name {name}, system exiting");
+        ending.request();
+    };
+    let signals = signals.call(end).map_err(|err| Failure::because("cannot wait for signals", err))?;
+    let stopper = session.stopper();
+    let abandoned = move || {
+        if let Err(err) = stopper.stop(Stop::Force) {
+            log::error!("{err}");
+        }
+    };
+    let confirmation =
+        launch.mounted(abandoned).map_err(|err| Failure::because("cannot tell of the mount", err))?;
+
+    let outcome = session.run();
+    drop(confirmation);
+    let unfinished = vfs.finish(FINISH_LIMIT);
+    if unfinished > 0 {
+        log::error!("{unfinished} files could not be completed");
+    }
+    drop(registration);
+    drop(signals);
+    outcome.map_err(|err| Failure::new(err.to_string()))
+}
+
+/// The file system that the plan asks for, with its root looked at.
+fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
+    let fs: Arc<dyn FileSystem> = match &plan.root {
+        Root::Store(dir) => {
+            let store = LocalFs::open(dir);
+            Arc::new(store.map_err(|err| Failure::because(format!("directory {}", dir.display()), err))?)
+        }
+        Root::Alluxio(path) => Arc::new(connect(&mut plan.config, path)?),
+    };
+    // The cluster may have had something to say about the mount.
+    plan.options = plan.config.mount_options()?;
+    let root = fs.stat(&Ctx::daemon(), &FsPath::root());
+    match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
+        FileKind::Directory => {
+            let MountOptions { uid, gid, umask, .. } = plan.options;
+            Ok(Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options())))
+        }
+        FileKind::Regular => {
+            Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
+        }
+    }
+}
+
+/// The cluster's file system from `path` on. What the cluster wants its clients to use is asked for first.
+fn connect(config: &mut Config, path: &FsPath) -> Result<AlluxioFs, Failure> {
+    if config.flag(&keys::USER_CLUSTER_DEFAULTS) {
+        match fetch_configuration(&alluxio_options::from_config(config, path)?) {
+            Ok(cluster) => config.add_cluster_defaults(offered(cluster))?,
+            Err(err) => return Err(Failure::because("cannot load the configuration of the cluster", err)),
+        }
+    }
+    warn_without_effect(config);
+    Ok(AlluxioFs::connect(alluxio_options::from_config(config, path)?)?)
+}
+
+/// What counts of the master's settings. It sends all that it knows, its built-in defaults included: those for mounts
+/// are not ours, so of these only what somebody has set is taken.
+fn offered(cluster: ClusterConfiguration) -> Vec<(String, String)> {
+    let chosen = |property: &ClusterProperty| {
+        !(property.name.starts_with("alluxio.fuse.") && property.source.starts_with("DEFAULT"))
+    };
+    let chosen = cluster.properties.into_iter().filter(chosen);
+    chosen.filter_map(|property| property.value.map(|value| (property.name, value))).collect()
+}
+
+/// Says so if somebody counts on what this program does not do.
+fn warn_without_effect(config: &Config) {
+    let switches = [
+        &keys::USER_METADATA_CACHE,
+        &keys::USER_CLIENT_CACHE,
+        &keys::FUSE_SPECIAL_COMMANDS,
+        &keys::FUSE_WEB_ENABLED,
+    ];
+    for key in switches.into_iter().filter(|key| config.flag(key)) {
+        log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
+    }
+    let key = &keys::USER_CREATE_TTL;
+    if config.optional_duration(key).is_some() {
+        log::warn!(
+            "{} ({}) has no effect in this version, files are made to stay",
+            key.name,
+            config.origin(key)
+        );
+    }
+}
+
+/// Every connection and open block is a descriptor.
+fn raise_open_files() {
+    let outcome = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match outcome {
+        Ok(hard) => log::info!("up to {hard} open files"),
+        Err(errno) => log::warn!("the limit of open files stays as it is: {errno}"),
+    }
+}
+
+/// All mounts: those of this user with their processes, and those of others as far as they show. Dead ones of this
+/// user are left out.
+pub fn list(registry: &Registry) -> Result<Vec<Listed>, Failure> {
+    let entries = table::read().map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
+    let records = registry.live()?;
+    let is_mounted = |record: &&Record| entries.iter().any(|entry| entry.point == record.point);
+    let mut listed: Vec<Listed> = records
+        .iter()
+        .filter(is_mounted)
+        .map(|record| Listed {
+            pid: Some(record.process.pid),
+            point: record.point.clone(),
+            path: Some(record.path.clone()),
+        })
+        .collect();
+    for entry in entries.iter().filter(|entry| entry.fs_type == TYPE) {
+        if !listed.iter().any(|mount| mount.point == entry.point) && !unmount::is_dead(&entry.point) {
+            listed.push(Listed { pid: None, point: entry.point.clone(), path: None });
+        }
+    }
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_cluster_and_of_this_machine_are_told_apart() {
+        let path = |text| FsPath::parse(text).unwrap();
+        assert_eq!(Root::parse("/people").unwrap(), Root::Alluxio(path("/people")));
+        assert_eq!(Root::parse("/a:b//c").unwrap(), Root::Alluxio(path("/a:b/c")));
+        let dir = tempfile::tempdir().unwrap();
+        let found = dir.path().canonicalize().unwrap();
+        for form in ["file://", "file:"] {
+            let root = Root::parse(&format!("{form}{}/", dir.path().display())).unwrap();
+            assert_eq!(root, Root::Store(found.clone()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_refused() {
+        for text in
+            ["people", "", "/a/../b", "s3://bucket/x", "hdfs://h:9000/", "file://host/dir", "file:dir"]
+        {
+            let problem = Root::parse(text).unwrap_err().to_string();
+            assert!(problem.contains("such as /people"), "{text}: {problem}");
+        }
+        assert!(Root::parse("file:///no/such/dir").unwrap_err().to_string().contains("No such file"));
+        assert!(Root::parse("file:///etc/passwd").unwrap_err().to_string().contains("but a file"));
+    }
+}

@@ -1,1 +1,385 @@
-//! alluxio
+//! The Alluxio backend: an `fs::FileSystem` over the masters and workers of an Alluxio 2.9 cluster. Knows neither
+//! the kernel nor properties.
+//!
+//! Calls run on the caller's thread and wait in `bridge`; everything below is futures. `master` asks for names,
+//! attributes and blocks, `workers` knows who has the bytes, `connection` how to reach them.
+
+mod abort_codec;
+mod attr;
+mod block_read;
+mod block_write;
+mod bridge;
+mod budget;
+mod configuration;
+mod connection;
+mod data_path;
+mod error;
+mod fetch;
+mod flight;
+mod incomplete;
+mod layout;
+mod listing;
+mod local_block;
+mod master;
+mod names;
+mod options;
+mod primary;
+mod proto;
+mod reader;
+mod retry;
+mod traffic;
+mod upload;
+mod window;
+mod workers;
+mod writer;
+
+pub use configuration::ClusterConfiguration;
+pub use configuration::ClusterProperty;
+pub use configuration::fetch_configuration;
+pub use configuration::fetch_configuration_hashes;
+pub use options::*;
+pub use traffic::Traffic;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use self::attr::Owners;
+use self::attr::all_may;
+use self::attr::attr;
+use self::bridge::Bridge;
+use self::connection::Connections;
+use self::data_path::DataPath;
+use self::listing::AlluxioListing;
+use self::master::Change;
+use self::master::Destination;
+use self::master::Master;
+use self::master::Removal;
+use self::names::Names;
+use self::proto::grpc::file::FileInfo;
+use self::workers::Workers;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileReader;
+use crate::fs::FileSystem;
+use crate::fs::FileWriter;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Listing;
+use crate::fs::RenameMode;
+use crate::fs::Result;
+use crate::fs::SetAttr;
+use crate::fs::StatFs;
+
+/// The unit in which capacity is shown, as Alluxio's own mount does.
+const STAT_FS_BLOCK: u32 = 16 << 10;
+
+/// Longest name that is let through. Alluxio has no limit of its own.
+const NAME_MAX: usize = 255;
+
+/// Characters that the master does not take as part of a name.
+const MISREAD: [char; 2] = ['\\', '?'];
+
+/// What the files and calls of one mount share.
+struct Shared {
+    options: Arc<AlluxioOptions>,
+    bridge: Bridge,
+    master: Arc<Master>,
+    workers: Workers,
+    connections: Connections,
+    data: DataPath,
+    owners: Owners,
+    /// The last answer about capacity and when it came.
+    capacity: Mutex<Option<(Instant, StatFs)>>,
+}
+
+/// A path of an Alluxio cluster as a file system.
+pub struct AlluxioFs {
+    shared: Arc<Shared>,
+}
+
+impl AlluxioFs {
+    /// Finds the primary master and the root path, within the time that `options` give for retries. Starts threads,
+    /// so it comes after the process has forked for the last time.
+    pub fn connect(options: AlluxioOptions) -> Result<Self> {
+        let shared = Arc::new(Shared::new(options)?);
+        let root = &shared.options.root;
+        let info = shared
+            .bridge
+            .run(&Ctx::daemon(), None, shared.master.get_status(&shared.place(&FsPath::root())?))
+            .map_err(|err| match err.fault() {
+                Fault::NotFound => {
+                    FsError::because(Fault::NotFound, format!("{root} does not exist in Alluxio"))
+                }
+                _ => err,
+            })?;
+        if !info.folder() {
+            return Err(FsError::because(
+                Fault::NotDirectory,
+                format!("{root} in Alluxio is not a directory"),
+            ));
+        }
+        Ok(Self { shared })
+    }
+
+    /// What went to and came from workers until now.
+    pub fn traffic(&self) -> Traffic {
+        self.shared.data.traffic.traffic()
+    }
+}
+
+impl Shared {
+    fn new(options: AlluxioOptions) -> Result<Self> {
+        let options = Arc::new(options);
+        let bridge = Bridge::new()?;
+        let master = {
+            let _inside = bridge.handle().enter();
+            Arc::new(Master::new(Arc::clone(&options))?)
+        };
+        Ok(Self {
+            workers: Workers::new(Arc::clone(&options), Arc::clone(&master)),
+            connections: Connections::new(bridge.handle().clone(), Arc::clone(&options)),
+            data: DataPath::new(&options),
+            owners: Owners { policy: options.owner_policy.clone(), names: Names::default() },
+            capacity: Mutex::default(),
+            master,
+            bridge,
+            options,
+        })
+    }
+
+    /// The place in Alluxio of a path in the mount. Refuses what the master would take for another path: a backslash,
+    /// which it reads as a slash, and a question mark, from which on it ignores the rest. `rm 'a?b'` would remove `a`.
+    fn place(&self, path: &FsPath) -> Result<FsPath> {
+        let place = path.under(&self.options.root);
+        if place.as_str().contains(MISREAD) {
+            let detail = format!("{path}: Alluxio cannot store a name with a backslash or a question mark");
+            return Err(FsError::because(Fault::InvalidArgument, detail));
+        }
+        Ok(place)
+    }
+
+    /// Attributes as this mount shows them.
+    fn attr(&self, info: &FileInfo) -> Attr {
+        attr(info, &self.owners)
+    }
+
+    /// Checks that the login user may read the file `place`, which neither the master nor a worker does. What all may
+    /// costs nothing; for the rest the master is asked, who knows groups and superusers.
+    async fn check_read(&self, place: &FsPath, info: &FileInfo) -> Result<()> {
+        if all_may(info, 4) { Ok(()) } else { self.master.check_access(place, 4).await }
+    }
+
+    /// Gives what `ctx` has just made at `place` to the user that the policy says. That it cannot be given away is
+    /// no reason to fail: it exists and can be used.
+    async fn adopt(&self, ctx: &Ctx<'_>, place: &FsPath, info: FileInfo) -> FileInfo {
+        let (uid, gid) = match self.owners.policy {
+            OwnerPolicy::LaunchUser { .. } => return info,
+            OwnerPolicy::SystemUser => (ctx.uid, ctx.gid),
+            OwnerPolicy::Custom { uid, gid } => (uid, gid),
+        };
+        let owner = self.owners.names.user(uid).filter(|name| name != info.owner());
+        let group = self.owners.names.group(gid).filter(|name| name != info.group());
+        if owner.is_none() && group.is_none() {
+            return info;
+        }
+        let given = async {
+            self.give(place, owner, group).await?;
+            self.master.known_status(place).await
+        };
+        given.await.unwrap_or_else(|err| {
+            log::warn!("{place} stays with {}:{}: {err}", info.owner(), info.group());
+            info
+        })
+    }
+
+    /// Sets owner and group, in two calls: one with both makes the master check that they go together.
+    async fn give(&self, place: &FsPath, owner: Option<String>, group: Option<String>) -> Result<()> {
+        if let Some(group) = group {
+            self.master.set_attribute(place, Change::Group(group)).await?;
+        }
+        if let Some(owner) = owner {
+            self.master.set_attribute(place, Change::Owner(owner)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes `place`, which must be a directory or must not be one: the master does not tell them apart.
+    async fn remove(&self, place: &FsPath, directory: bool) -> Result<()> {
+        let info = self.master.get_status(place).await?;
+        match (directory, info.folder()) {
+            (true, false) => Err(Fault::NotDirectory.into()),
+            (false, true) => Err(Fault::IsDirectory.into()),
+            (true, true) | (false, false) => self.master.remove(place, Removal::One).await,
+        }
+    }
+
+    /// rename(2) over what is there. The master's own "overwrite" would delete a directory with all that is in it, so
+    /// it is used only when the destination is known to be a file.
+    async fn rename_over(&self, from: &FsPath, to: &FsPath) -> Result<()> {
+        let plain = self.master.rename(from, to, Destination::Keep).await;
+        if !plain.as_ref().is_err_and(|err| err.fault() == Fault::Exists) {
+            return plain;
+        }
+        let source = self.master.get_status(from).await?;
+        let target = match self.master.get_status(to).await {
+            // Gone in the meantime.
+            Err(err) if err.fault() == Fault::NotFound => {
+                return self.master.rename(from, to, Destination::Keep).await;
+            }
+            result => result?,
+        };
+        match (source.folder(), target.folder()) {
+            (false, false) => self.master.rename(from, to, Destination::ReplaceFile).await,
+            (false, true) => Err(Fault::IsDirectory.into()),
+            (true, false) => Err(Fault::NotDirectory.into()),
+            (true, true) => {
+                self.master.remove(to, Removal::One).await?;
+                self.master.rename(from, to, Destination::Keep).await
+            }
+        }
+    }
+
+    /// Applies `change` and returns what is there then.
+    async fn change(&self, place: &FsPath, change: &SetAttr) -> Result<FileInfo> {
+        let before = self.master.get_status(place).await?;
+        let (owner, group) = self.new_owner(&before, change)?;
+        let mode = change.mode.map(|mode| mode & 0o777).filter(|mode| *mode != before.mode().cast_unsigned());
+        if owner.is_none() && group.is_none() && mode.is_none() {
+            return Ok(before);
+        }
+        self.give(place, owner, group).await?;
+        if let Some(mode) = mode {
+            self.master.set_attribute(place, Change::Mode(mode)).await?;
+        }
+        self.master.known_status(place).await
+    }
+
+    /// Names for the numbers in `change` that are not already shown. So `cp -p` by the one who mounts, which gives a
+    /// file to whom it belongs anyway, needs no right to give files away.
+    fn new_owner(&self, info: &FileInfo, change: &SetAttr) -> Result<(Option<String>, Option<String>)> {
+        let unknown = |kind: &str, id: u32| {
+            let detail = format!("{kind} {id} has no name on this host, and Alluxio knows only names");
+            FsError::because(Fault::InvalidArgument, detail)
+        };
+        let (uid, gid) = self.owners.shown(info);
+        let names = &self.owners.names;
+        let owner = match change.uid.filter(|wanted| *wanted != uid) {
+            Some(wanted) => Some(names.user(wanted).ok_or_else(|| unknown("user", wanted))?),
+            None => None,
+        };
+        let group = match change.gid.filter(|wanted| *wanted != gid) {
+            Some(wanted) => Some(names.group(wanted).ok_or_else(|| unknown("group", wanted))?),
+            None => None,
+        };
+        Ok((owner.filter(|name| name != info.owner()), group.filter(|name| name != info.group())))
+    }
+
+    async fn capacity(&self) -> Result<StatFs> {
+        let info = self.master.block_master_info().await?;
+        let blocks = |bytes: i64| bytes.max(0).cast_unsigned() / u64::from(STAT_FS_BLOCK);
+        Ok(StatFs {
+            block_size: STAT_FS_BLOCK,
+            blocks: blocks(info.capacity_bytes()),
+            blocks_free: blocks(info.free_bytes()),
+            name_max: NAME_MAX as u32,
+        })
+    }
+}
+
+impl FileSystem for AlluxioFs {
+    fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        let shared = &self.shared;
+        let Ok(place) = shared.place(path) else {
+            // A name that cannot be stored is not there.
+            return Err(Fault::NotFound.into());
+        };
+        let info = shared.bridge.run(ctx, None, shared.master.get_status(&place))?;
+        Ok(shared.attr(&info))
+    }
+
+    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
+        let place = self.shared.place(path)?;
+        let stream = self.shared.bridge.run(ctx, None, self.shared.master.list_status(&place))?;
+        Ok(Box::new(AlluxioListing::new(Arc::clone(&self.shared), place, stream)?))
+    }
+
+    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
+        let shared = &self.shared;
+        let place = shared.place(path)?;
+        let info = shared.bridge.run(ctx, None, async {
+            shared.master.create_directory(&place, mode).await?;
+            let info = shared.master.known_status(&place).await?;
+            Ok(shared.adopt(ctx, &place, info).await)
+        })?;
+        Ok(shared.attr(&info))
+    }
+
+    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.remove(&place, false))
+    }
+
+    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.remove(&place, true))
+    }
+
+    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
+        let shared = &self.shared;
+        let (from, to) = (shared.place(from)?, shared.place(to)?);
+        shared.bridge.run(ctx, None, async {
+            match mode {
+                RenameMode::Replace => shared.rename_over(&from, &to).await,
+                RenameMode::NoReplace => shared.master.rename(&from, &to, Destination::Keep).await,
+            }
+        })
+    }
+
+    /// Mode, owner and group. Alluxio cannot set times; a change of them is accepted without effect, as its own mount
+    /// does: a refusal would make `cp -p`, `tar` and `rsync` fail over something that nobody can have here.
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
+        let shared = &self.shared;
+        let place = shared.place(path)?;
+        let info = shared.bridge.run(ctx, None, shared.change(&place, change))?;
+        Ok(shared.attr(&info))
+    }
+
+    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
+        let shared = &self.shared;
+        let known = *shared.capacity.lock();
+        if let Some((asked, stat)) = known
+            && asked.elapsed() < shared.options.capacity_refresh
+        {
+            return Ok(stat);
+        }
+        let stat = shared.bridge.run(ctx, None, shared.capacity())?;
+        *shared.capacity.lock() = Some((Instant::now(), stat));
+        Ok(stat)
+    }
+
+    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
+        let shared = &self.shared;
+        let place = shared.place(path)?;
+        shared.bridge.run(ctx, None, async {
+            let info = shared.master.get_status(&place).await?;
+            if all_may(&info, mask & 0o7) { Ok(()) } else { shared.master.check_access(&place, mask).await }
+        })
+    }
+
+    fn create(
+        &self,
+        ctx: &Ctx,
+        path: &FsPath,
+        options: &CreateOptions,
+    ) -> Result<(Attr, Box<dyn FileWriter>)> {
+        writer::create(&self.shared, ctx, &self.shared.place(path)?, options)
+    }
+
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        reader::open(&self.shared, ctx, &self.shared.place(path)?)
+    }
+}

@@ -1,0 +1,417 @@
+//! Ranges of a file's blocks, brought from workers: from one that holds the block, else through one from the
+//! under file system. Knows neither windows nor who reads.
+//!
+//! A stream is opened for one bounded range and ends with it: an open one locks its block at the worker. The
+//! end of a stream says nothing, as a worker ends one that it breaks off, or that runs into a shortened
+//! file, with OK: the bytes are counted.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Shared;
+use super::connection::Server;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::error::failure;
+use super::fetch::Fetch;
+use super::fetch::Sink;
+use super::layout::Layout;
+use super::options::HostPort;
+use super::options::ReadType;
+use super::proto::dataserver::OpenUfsBlockOptions;
+use super::proto::grpc::BlockInfo;
+use super::proto::grpc::block::CacheRequest;
+use super::proto::grpc::block::ReadRequest;
+use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
+use super::proto::grpc::file::FileInfo;
+use super::retry::Backoff;
+use super::workers::Worker;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+/// Rounds over all workers when every one of them was reached and none had the bytes. More would not find
+/// what is gone, and this is enough for a worker that has just come back and reports its blocks.
+const ROUNDS_ANSWERED: u32 = 4;
+
+/// The blocks of one complete file.
+pub(super) struct Blocks {
+    shared: Arc<Shared>,
+    path: FsPath,
+    layout: Layout,
+    ufs: Ufs,
+    replication_max: i32,
+    /// By index in the file.
+    known: Mutex<Vec<Known>>,
+}
+
+/// What the under file system has of a file.
+enum Ufs {
+    /// Nothing.
+    Absent,
+    /// Perhaps the blocks that workers have put there on their way to it.
+    OnItsWay,
+    /// All of it.
+    Present { path: String, mount_id: i64 },
+}
+
+/// A block as the master described it.
+struct Known {
+    info: Arc<BlockInfo>,
+    since: Instant,
+    /// Workers are asked to cache a block once for each open file.
+    cache_asked: bool,
+}
+
+/// Why a round over all workers failed.
+struct Lost {
+    error: FsError,
+    /// Whether some worker could not be reached, so that waiting may help.
+    unreachable: bool,
+}
+
+impl Blocks {
+    /// The blocks of the complete file `info` at `path`.
+    pub(super) fn new(shared: Arc<Shared>, path: FsPath, info: &FileInfo) -> Result<Self> {
+        let len = u64::try_from(info.length()).unwrap_or(0);
+        let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
+        if len > 0 && block_size == 0 {
+            return Err(FsError::because(Fault::Io, format!("{path} has bytes but no block size")));
+        }
+        let layout = Layout::new(len, block_size.max(1));
+        let since = Instant::now();
+        let known: Vec<Known> = info
+            .file_block_infos
+            .iter()
+            .filter_map(|block| block.block_info.as_ref())
+            .map(|info| Known { info: Arc::new(info.clone()), since, cache_asked: false })
+            .collect();
+        if known.len() < layout.blocks() {
+            let detail = format!("{path} has {len} bytes but only {} of its blocks are known", known.len());
+            return Err(FsError::because(Fault::Io, detail));
+        }
+        let ufs = match info.persistence_state() {
+            "PERSISTED" => Ufs::Present { path: info.ufs_path().to_owned(), mount_id: info.mount_id() },
+            "TO_BE_PERSISTED" => Ufs::OnItsWay,
+            _ => Ufs::Absent,
+        };
+        let replication_max = info.replication_max.unwrap_or(-1);
+        Ok(Self { shared, path, layout, ufs, replication_max, known: Mutex::new(known) })
+    }
+
+    /// How the file is cut.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// What is known of block `block`: its id and where it is. Asks the master when that is too old.
+    pub(super) async fn info(&self, block: usize) -> Result<Arc<BlockInfo>> {
+        let (info, age) = {
+            let known = self.known.lock();
+            (Arc::clone(&known[block].info), known[block].since.elapsed())
+        };
+        if age < self.shared.options.locations_expire {
+            return Ok(info);
+        }
+        match self.refresh(block).await {
+            Ok(info) => Ok(info),
+            // Old locations are better than none while the master is away.
+            Err(err) => {
+                log::debug!("block {} of {}: {err}", info.block_id(), self.path);
+                Ok(info)
+            }
+        }
+    }
+
+    async fn refresh(&self, block: usize) -> Result<Arc<BlockInfo>> {
+        let id = self.known.lock()[block].info.block_id();
+        let info = Arc::new(self.shared.master.block_info(id).await?);
+        let mut known = self.known.lock();
+        known[block].info = Arc::clone(&info);
+        known[block].since = Instant::now();
+        Ok(info)
+    }
+
+    /// Starts the task that brings what `fetch` is for.
+    pub(super) fn start(self: &Arc<Self>, fetch: &Fetch) {
+        let blocks = Arc::clone(self);
+        let (range, sequential, sink) = (fetch.range(), fetch.is_sequential(), fetch.sink());
+        let task = self.shared.bridge.spawn(async move {
+            let block = blocks.layout.block_at(range.start);
+            if let Err(err) = blocks.bring(block, sequential, &sink).await {
+                sink.fail(err.context(format_args!("block {block} of {}", blocks.path)));
+            }
+        });
+        fetch.started(task.abort_handle());
+    }
+
+    /// Brings what `sink` misses, from whatever worker and in however many attempts it takes.
+    async fn bring(&self, block: usize, sequential: bool, sink: &Sink) -> Result<()> {
+        let mut backoff = Backoff::new(self.shared.options.block_read_retry);
+        let mut info = self.info(block).await?;
+        let mut rounds_answered = 0;
+        for round in 1_u32.. {
+            let lost = match self.try_workers(block, &info, sequential, sink).await {
+                Ok(()) => return Ok(()),
+                Err(lost) => lost,
+            };
+            log::debug!("block {} of {}, attempt {round}: {}", info.block_id(), self.path, lost.error);
+            rounds_answered += u32::from(!lost.unreachable);
+            // Stale locations are an everyday matter: look again before waiting for the first time.
+            if rounds_answered >= ROUNDS_ANSWERED || round > 1 && !backoff.wait().await {
+                return Err(lost.error);
+            }
+            match self.refresh(block).await {
+                Ok(fresh) => info = fresh,
+                Err(err) => log::debug!("block {} of {}: {err}", info.block_id(), self.path),
+            }
+        }
+        unreachable!("the loop has no end but those inside")
+    }
+
+    /// One round: every worker that holds the block, and one that can read it from the under file system.
+    async fn try_workers(
+        &self,
+        block: usize,
+        info: &BlockInfo,
+        sequential: bool,
+        sink: &Sink,
+    ) -> Result<(), Lost> {
+        let mut lost = Lost { error: self.nowhere(info), unreachable: false };
+        let holders = self.shared.workers.holders(info).await;
+        for worker in &holders {
+            match self.try_worker(worker, block, info, sequential, sink).await {
+                Ok(range) => {
+                    self.ask_to_cache(block, info, worker, None, &range).await;
+                    return Ok(());
+                }
+                Err(failure) => lost.note(failure),
+            }
+        }
+        if !matches!(self.ufs, Ufs::Present { .. }) {
+            return Err(lost);
+        }
+        let tried: Vec<HostPort> = holders.iter().map(|worker| worker.address.clone()).collect();
+        let length = self.layout.block_len(block);
+        let worker = match self.shared.workers.for_ufs_read(info.block_id(), length, &tried).await {
+            Ok(worker) => worker,
+            // All there are were tried just now, or there are none.
+            Err(error) => {
+                lost.unreachable = true;
+                if holders.is_empty() {
+                    lost.error = error;
+                }
+                return Err(lost);
+            }
+        };
+        match self.try_worker(&worker, block, info, sequential, sink).await {
+            Ok(range) => {
+                self.ask_to_cache(block, info, &worker, Some(&worker), &range).await;
+                Ok(())
+            }
+            Err(failure) => {
+                lost.note(failure);
+                Err(lost)
+            }
+        }
+    }
+
+    fn nowhere(&self, info: &BlockInfo) -> FsError {
+        let id = info.block_id();
+        FsError::because(
+            Fault::Io,
+            format!("no worker holds block {id}, and the under file system has no copy"),
+        )
+    }
+
+    /// Brings what `sink` misses from `worker`; returns what part of the block that was.
+    async fn try_worker(
+        &self,
+        worker: &Worker,
+        block: usize,
+        info: &BlockInfo,
+        sequential: bool,
+        sink: &Sink,
+    ) -> Result<Range<u64>, Failure> {
+        let server = self.shared.connections.worker(worker)?;
+        let start = sink.offset() - self.layout.block_start(block);
+        let range = start..start + sink.missing();
+        let request = self.request(block, info, &range, sequential);
+        let mut result = self.stream(&server, request.clone(), sink).await;
+        if matches!(&result, Err(failure) if failure.class == Class::Unauthenticated) {
+            result = self.stream(&server, request, sink).await;
+        }
+        match result {
+            Ok(()) => {
+                self.shared.workers.worked(&worker.address);
+                Ok(range)
+            }
+            Err(failure) => {
+                if failure.class == Class::Connection {
+                    self.shared.workers.failed(&worker.address);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn request(&self, block: usize, info: &BlockInfo, range: &Range<u64>, sequential: bool) -> ReadRequest {
+        let options = &self.shared.options;
+        let length = range.end - range.start;
+        ReadRequest {
+            block_id: Some(info.block_id()),
+            offset: Some(range.start as i64),
+            length: Some(length as i64),
+            promote: Some(options.read_type == ReadType::CachePromote),
+            // A worker never answers a request without a chunk size.
+            chunk_size: Some(options.reader_chunk.clamp(1, length) as i64),
+            open_ufs_block_options: self.ufs_options(block),
+            offset_received: None,
+            position_short: Some(!sequential && length < options.pread_threshold),
+        }
+    }
+
+    /// How a worker finds block `block` in the under file system; none if it is not there.
+    fn ufs_options(&self, block: usize) -> Option<OpenUfsBlockOptions> {
+        let options = &self.shared.options;
+        let common = OpenUfsBlockOptions {
+            block_size: Some(self.layout.block_len(block) as i64),
+            max_ufs_read_concurrency: Some(options.ufs_read_concurrency),
+            no_cache: Some(options.read_type == ReadType::NoCache),
+            ..OpenUfsBlockOptions::default()
+        };
+        match &self.ufs {
+            Ufs::Absent => None,
+            Ufs::OnItsWay => {
+                Some(OpenUfsBlockOptions { offset_in_file: Some(0), block_in_ufs_tier: Some(true), ..common })
+            }
+            Ufs::Present { path, mount_id } => Some(OpenUfsBlockOptions {
+                ufs_path: Some(path.clone()),
+                offset_in_file: Some(self.layout.block_start(block) as i64),
+                mount_id: Some(*mount_id),
+                ..common
+            }),
+        }
+    }
+
+    /// One stream for one range, from its request to its end.
+    async fn stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
+        let limit = self.shared.options.data_read_timeout;
+        let (block, length) = (request.block_id(), request.length());
+        let id = server.ready().await?;
+        let failed = |status: &tonic::Status| failure(Rpc::ReadBlock, &block, server.name(), status);
+        // The server takes the end of the requests for a cancellation, so the sender outlives the last byte.
+        let (requests, receiver) = mpsc::channel(1);
+        requests.try_send(request).expect("the queue is empty and its receiver is here");
+        let mut client = BlockWorkerClient::new(server.channel());
+        self.shared.data.traffic.streams.add(1);
+        let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
+        let late =
+            |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
+        let mut answers = match timeout(limit, call).await.map_err(late)? {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => {
+                let failure = failed(&status);
+                if failure.class == Class::Unauthenticated {
+                    server.refresh(&id);
+                }
+                return Err(failure);
+            }
+        };
+        while sink.missing() > 0 {
+            let answer =
+                timeout(limit, answers.message()).await.map_err(late)?.map_err(|status| failed(&status))?;
+            let data =
+                answer.and_then(|answer| answer.chunk).and_then(|chunk| chunk.data).unwrap_or_default();
+            if data.is_empty() {
+                let detail = format!(
+                    "{} ended block {block} {} bytes before the end of the {length} that were asked for",
+                    server.name(),
+                    sink.missing(),
+                );
+                return Err(FsError::because(Fault::Io, detail).into());
+            }
+            self.shared.data.traffic.received.add(data.len() as u64);
+            sink.push(data);
+        }
+        // A worker that caches as it reads does so at the regular end of the stream. Readers have their bytes.
+        let _ = timeout(self.shared.options.reader_close_timeout, answers.message()).await;
+        Ok(())
+    }
+
+    /// After a range came from `source`, and from the under file system if `ufs_reader` is a worker: asks the
+    /// worker that should have the block to load all of it.
+    async fn ask_to_cache(
+        &self,
+        block: usize,
+        info: &BlockInfo,
+        source: &Worker,
+        ufs_reader: Option<&Worker>,
+        range: &Range<u64>,
+    ) {
+        let options = &self.shared.options;
+        let copies = i32::try_from(info.locations.len()).unwrap_or(i32::MAX);
+        if options.read_type == ReadType::NoCache
+            || self.replication_max >= 0 && copies >= self.replication_max
+        {
+            return;
+        }
+        if self.known.lock()[block].cache_asked {
+            return;
+        }
+        let local = if options.passive_cache { self.shared.workers.local().await } else { None };
+        let length = self.layout.block_len(block);
+        let target = match (local, ufs_reader) {
+            (Some(local), Some(reader)) if local.address != reader.address => local,
+            // A worker keeps what it read from end to end in one stream.
+            (_, Some(_)) if *range == (0..length) => return,
+            (_, Some(reader)) => reader.clone(),
+            (Some(local), None) if local.address != source.address => local,
+            (_, None) => return,
+        };
+        if std::mem::replace(&mut self.known.lock()[block].cache_asked, true) {
+            return;
+        }
+        let request = CacheRequest {
+            block_id: Some(info.block_id()),
+            source_host: Some(source.host.clone()),
+            source_port: Some(i32::from(source.address.port)),
+            open_ufs_block_options: Some(self.ufs_options(block).unwrap_or_default()),
+            length: Some(length as i64),
+            r#async: Some(true),
+        };
+        let Ok(server) = self.shared.connections.worker(&target) else { return };
+        let limit = options.data_read_timeout;
+        self.shared.bridge.spawn(async move {
+            if let Ok(Err(failure)) = timeout(limit, cache(&server, request)).await {
+                log::debug!("{}", failure.error);
+            }
+        });
+    }
+}
+
+async fn cache(server: &Server, request: CacheRequest) -> Result<(), Failure> {
+    let id = server.ready().await?;
+    let block = request.block_id();
+    let result = BlockWorkerClient::new(server.channel()).cache(id.sign(request)).await;
+    result.map(drop).map_err(|status| failure(Rpc::Cache, &block, server.name(), &status))
+}
+
+impl Lost {
+    fn note(&mut self, failure: Failure) {
+        self.unreachable |= failure.class == Class::Connection;
+        self.error = match failure.error.fault() {
+            // The name exists; it is the block that is gone.
+            Fault::NotFound => FsError::because(Fault::Io, failure.error.to_string()),
+            _ => failure.error,
+        };
+    }
+}

@@ -1,0 +1,414 @@
+//! One block, or one file of the under file system, on its way to a worker: through the worker's stream, or
+//! into the worker's own file when it is on this host.
+//!
+//! What was sent is kept up to a bound. As long as all of it is kept, a failure only costs another attempt at
+//! another worker. Dropped without a commit, the worker forgets what it got.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::Shared;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::options::HostPort;
+use super::proto::dataserver::CreateUfsFileOptions;
+use super::proto::grpc::block::Chunk;
+use super::proto::grpc::block::CreateLocalBlockRequest;
+use super::proto::grpc::block::CreateLocalBlockResponse;
+use super::proto::grpc::block::RequestType;
+use super::proto::grpc::block::WriteRequest;
+use super::proto::grpc::block::WriteRequestCommand;
+use super::proto::grpc::block::WriteResponse;
+use super::proto::grpc::block::write_request;
+use super::upload::Subject;
+use super::upload::Upload;
+use super::workers::Worker;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::Result;
+
+/// Bytes kept to be sent again. All of a small file, the beginning of a large one.
+const KEPT_MAX: u64 = 4 << 20;
+
+/// Chunks that wait for the network, besides what its own buffers hold.
+const QUEUE: usize = 4;
+
+/// The largest step in which space in a worker's store is asked for.
+const RESERVE_STEP: u64 = 16 << 20;
+
+/// In which a worker removes a block whose stream was reset.
+const ABORT_SETTLES: Duration = Duration::from_millis(200);
+
+/// How often the same worker is tried when there is no other.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// A block of Alluxio.
+    Block {
+        /// Its id.
+        id: i64,
+        /// Its full size.
+        size: u64,
+        /// Whether it must not be evicted before it is persisted.
+        pin: bool,
+    },
+    /// A file of the under file system.
+    UfsFile(Box<CreateUfsFileOptions>),
+}
+
+/// The file or block while it is written.
+pub(super) struct Writing {
+    shared: Arc<Shared>,
+    target: Target,
+    /// Opened with the first data, or by the commit of nothing.
+    stream: Option<Stream>,
+    written: u64,
+    /// How much of it is known to have arrived.
+    flushed: u64,
+    /// All that was sent, or nothing once it is more than [`KEPT_MAX`].
+    kept: Option<Vec<Bytes>>,
+    /// Who has the stream, or had it last.
+    worker: Option<HostPort>,
+    /// Workers that failed with this target.
+    excluded: Vec<HostPort>,
+    attempts: u32,
+}
+
+enum Stream {
+    Remote(Upload<WriteRequest, WriteResponse>),
+    Local(Local),
+}
+
+/// A block file of a local worker, open for writing.
+struct Local {
+    upload: Upload<CreateLocalBlockRequest, CreateLocalBlockResponse>,
+    file: Arc<File>,
+    block_id: i64,
+    block_size: u64,
+    reserved: u64,
+}
+
+impl Writing {
+    /// Begins with `target`. Nothing is sent before there is data.
+    pub(super) fn new(shared: Arc<Shared>, target: Target) -> Self {
+        Self {
+            shared,
+            target,
+            stream: None,
+            written: 0,
+            flushed: 0,
+            kept: Some(Vec::new()),
+            worker: None,
+            excluded: Vec::new(),
+            attempts: 0,
+        }
+    }
+
+    /// Bytes written.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Adds `data`. It is on its way when this returns, not there.
+    pub(super) async fn write(&mut self, data: Bytes) -> Result<()> {
+        let length = data.len() as u64;
+        if let Some(kept) = &mut self.kept {
+            kept.push(data.clone());
+        }
+        loop {
+            match self.try_write(data.clone()).await {
+                Ok(()) => break,
+                Err(failure) => self.start_again(failure).await?,
+            }
+        }
+        self.written += length;
+        if self.written > KEPT_MAX {
+            self.kept = None;
+        }
+        Ok(())
+    }
+
+    /// Waits until the worker has everything, and, for the under file system, has flushed it there.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        while self.flushed < self.written {
+            match self.try_flush().await {
+                Ok(()) => self.flushed = self.written,
+                Err(failure) => self.start_again(failure).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of what was kept: for a block that is full and waits for its commit.
+    pub(super) fn forget_kept(&mut self) {
+        self.kept = None;
+    }
+
+    /// Commits. Returns the content hash that the under file system gave.
+    pub(super) async fn commit(mut self) -> Result<Option<String>> {
+        loop {
+            match self.try_commit().await {
+                Ok(hash) => return Ok(hash),
+                Err(failure) => self.start_again(failure).await?,
+            }
+        }
+    }
+
+    /// Hands `data` to the stream. A stream that is opened here gets what was kept, which has `data` in it.
+    async fn try_write(&mut self, data: Bytes) -> Result<(), Failure> {
+        match &mut self.stream {
+            Some(stream) => {
+                let offset = self.written;
+                stream.write(&self.shared, offset, data).await
+            }
+            None => self.open().await,
+        }
+    }
+
+    async fn try_flush(&mut self) -> Result<(), Failure> {
+        if self.stream.is_none() {
+            self.open().await?;
+        }
+        let command = self.command(0);
+        let stream = self.stream.as_mut().expect("it was opened above");
+        stream.flush(&self.shared, command, self.written).await
+    }
+
+    async fn try_commit(&mut self) -> Result<Option<String>, Failure> {
+        if self.stream.is_none() {
+            self.open().await?;
+        }
+        let limit = self.shared.options.writer_close_timeout;
+        let stream = self.stream.take().expect("it was opened above");
+        let hash = match stream {
+            Stream::Remote(upload) => upload.commit(limit).await?.and_then(|answer| answer.content_hash),
+            Stream::Local(local) => {
+                local.upload.commit(limit).await?;
+                None
+            }
+        };
+        if let Some(worker) = &self.worker {
+            self.shared.workers.worked(worker);
+        }
+        Ok(hash)
+    }
+
+    /// After `failure`: makes ready to send everything again, to another worker if there is one. Fails with
+    /// `failure` if that cannot be.
+    async fn start_again(&mut self, failure: Failure) -> Result<()> {
+        self.stream = None;
+        self.flushed = 0;
+        if failure.class != Class::Unauthenticated
+            && let Some(worker) = self.worker.take()
+        {
+            if failure.class == Class::Connection {
+                self.shared.workers.failed(&worker);
+            }
+            self.excluded.push(worker);
+        }
+        self.attempts += 1;
+        if self.kept.is_none() || self.attempts >= ATTEMPTS_MAX {
+            return Err(failure.error);
+        }
+        log::debug!("{}, trying again", failure.error);
+        if self.shared.workers.for_write(self.space_wanted(), &self.excluded).await.is_err() {
+            if failure.error.fault() == Fault::NoSpace {
+                return Err(failure.error);
+            }
+            // Nobody else. Perhaps this one has only been restarted, or has not yet cleared up what was aborted.
+            self.excluded.clear();
+            sleep(self.shared.options.write_init_retry.base).await;
+        }
+        Ok(())
+    }
+
+    fn space_wanted(&self) -> u64 {
+        match &self.target {
+            Target::Block { size, .. } => *size,
+            Target::UfsFile(_) => self.shared.options.block_size,
+        }
+    }
+
+    /// Opens a stream and sends what was kept.
+    async fn open(&mut self) -> Result<(), Failure> {
+        let kept = self.kept.clone().expect("a stream is opened again only while everything is kept");
+        let reserve: u64 = kept.iter().map(|part| part.len() as u64).sum();
+        let worker = self.shared.workers.for_write(self.space_wanted(), &self.excluded).await?;
+        self.worker = Some(worker.address.clone());
+        let mut stream = self.connect(&worker, reserve).await?;
+        let mut offset = 0;
+        for part in kept {
+            let length = part.len() as u64;
+            stream.write(&self.shared, offset, part).await?;
+            offset += length;
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    async fn connect(&mut self, worker: &Worker, reserve: u64) -> Result<Stream, Failure> {
+        if let Target::Block { id, size, pin } = self.target
+            && worker.short_circuit(&self.shared.options)
+            && self.shared.data.writes_locally()
+        {
+            match Local::open(&self.shared, worker, id, size, pin, reserve).await? {
+                Ok(local) => return Ok(Stream::Local(local)),
+                Err(err) => {
+                    log::info!("no short circuit for writes: {err}");
+                    self.shared.data.write_remotely();
+                    // The worker needs a moment to clear up the block that was given up.
+                    sleep(ABORT_SETTLES).await;
+                }
+            }
+        }
+        let server = self.shared.connections.worker(worker)?;
+        let subject = Subject { rpc: Rpc::WriteBlock, block_id: self.block_id() };
+        let first = command_request(self.command(reserve));
+        let upload = Upload::open(&self.shared, &server, subject, first, QUEUE).await?;
+        Ok(Stream::Remote(upload))
+    }
+
+    fn block_id(&self) -> i64 {
+        match &self.target {
+            Target::Block { id, .. } => *id,
+            Target::UfsFile(_) => -1,
+        }
+    }
+
+    fn command(&self, reserve: u64) -> WriteRequestCommand {
+        let (kind, pin, ufs) = match &self.target {
+            Target::Block { pin, .. } => (RequestType::AlluxioBlock, *pin, None),
+            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.as_ref().clone())),
+        };
+        WriteRequestCommand {
+            r#type: Some(kind.into()),
+            id: Some(self.block_id()),
+            tier: Some(self.shared.options.write_tier),
+            medium_type: Some(String::new()),
+            pin_on_create: Some(pin),
+            space_to_reserve: Some(reserve as i64),
+            create_ufs_file_options: ufs,
+            ..WriteRequestCommand::default()
+        }
+    }
+}
+
+fn command_request(command: WriteRequestCommand) -> WriteRequest {
+    WriteRequest { value: Some(write_request::Value::Command(command)) }
+}
+
+impl Stream {
+    async fn write(&mut self, shared: &Shared, offset: u64, data: Bytes) -> Result<(), Failure> {
+        match self {
+            Self::Remote(upload) => {
+                shared.data.traffic.sent.add(data.len() as u64);
+                let chunk = write_request::Value::Chunk(Chunk { data: Some(data) });
+                upload.send(WriteRequest { value: Some(chunk) }, shared.options.data_write_timeout).await
+            }
+            Self::Local(local) => local.write(shared, offset, data).await,
+        }
+    }
+
+    async fn flush(
+        &mut self,
+        shared: &Shared,
+        command: WriteRequestCommand,
+        written: u64,
+    ) -> Result<(), Failure> {
+        let limit = shared.options.writer_flush_timeout;
+        match self {
+            Self::Remote(upload) => {
+                let offset = Some(written as i64);
+                let command = WriteRequestCommand { flush: Some(true), offset, ..command };
+                upload.send(command_request(command), limit).await?;
+                while upload.answer(limit).await?.offset() < written as i64 {}
+                Ok(())
+            }
+            Self::Local(local) => {
+                let file = Arc::clone(&local.file);
+                blocking(move || file.sync_data()).await
+            }
+        }
+    }
+}
+
+impl Local {
+    /// Asks `worker` for a new block file and opens it. The inner error says that the file is not to be had from
+    /// here, though the worker made it.
+    async fn open(
+        shared: &Shared,
+        worker: &Worker,
+        block_id: i64,
+        block_size: u64,
+        pin: bool,
+        reserve: u64,
+    ) -> Result<Result<Self>, Failure> {
+        let server = shared.connections.worker(worker)?;
+        let subject = Subject { rpc: Rpc::CreateLocalBlock, block_id };
+        let reserved = reserve.min(block_size).max(1);
+        let request = CreateLocalBlockRequest {
+            block_id: Some(block_id),
+            tier: Some(shared.options.write_tier),
+            space_to_reserve: Some(reserved as i64),
+            medium_type: Some(String::new()),
+            pin_on_create: Some(pin),
+            cleanup_on_failure: Some(true),
+            ..CreateLocalBlockRequest::default()
+        };
+        let mut upload: Upload<_, CreateLocalBlockResponse> =
+            Upload::open(shared, &server, subject, request, 1).await?;
+        let path = upload.answer(shared.options.data_write_timeout).await?.path.unwrap_or_default();
+        match File::options().write(true).open(Path::new(&path)) {
+            Ok(file) => Ok(Ok(Self { upload, file: Arc::new(file), block_id, block_size, reserved })),
+            Err(err) => Ok(Err(FsError::because(Fault::Io, format!("block file {path:?}: {err}")))),
+        }
+    }
+
+    async fn write(&mut self, shared: &Shared, offset: u64, data: Bytes) -> Result<(), Failure> {
+        let end = offset + data.len() as u64;
+        if end > self.reserved {
+            self.reserve(shared, end).await?;
+        }
+        let file = Arc::clone(&self.file);
+        blocking(move || file.write_all_at(&data, offset)).await
+    }
+
+    /// Reserves at least up to `end`, and more the longer the block is already.
+    async fn reserve(&mut self, shared: &Shared, end: u64) -> Result<(), Failure> {
+        let target = (end + end.min(RESERVE_STEP)).min(self.block_size).max(end);
+        let request = CreateLocalBlockRequest {
+            block_id: Some(self.block_id),
+            only_reserve_space: Some(true),
+            space_to_reserve: Some((target - self.reserved) as i64),
+            ..CreateLocalBlockRequest::default()
+        };
+        let limit = shared.options.data_write_timeout;
+        self.upload.send(request, limit).await?;
+        self.upload.answer(limit).await?;
+        self.reserved = target;
+        Ok(())
+    }
+}
+
+/// Runs a system call that may wait for a disk.
+async fn blocking(call: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), Failure> {
+    let result = spawn_blocking(call).await.expect("a read or write does not panic, and nobody cancels it");
+    result.map_err(|err| {
+        let fault = match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::NoSpace,
+            _ => Fault::Io,
+        };
+        FsError::because(fault, format!("block file: {err}")).into()
+    })
+}

@@ -1,0 +1,143 @@
+//! The configuration that the master hands to its clients, as it sends it: what a value means, and which one wins,
+//! is for the layer above. Needs no authentication, so that the kind of authentication can be learnt from it.
+
+use std::sync::Arc;
+
+use tonic::Request;
+
+use super::bridge::Bridge;
+use super::connection::within;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::error::failure;
+use super::master::Master;
+use super::options::AlluxioOptions;
+use super::proto::grpc::ConfigProperty;
+use super::proto::grpc::meta::GetConfigHashPOptions;
+use super::proto::grpc::meta::GetConfigurationPOptions;
+use super::proto::grpc::meta::GetConfigurationPResponse;
+use super::proto::grpc::meta::meta_master_configuration_service_client::MetaMasterConfigurationServiceClient;
+use crate::fs::Ctx;
+use crate::fs::Result;
+
+/// One property as the master has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterProperty {
+    /// Its name.
+    pub name: String,
+    /// Where the master has it from: `DEFAULT`, `SITE_PROPERTY (file)`, `SYSTEM_PROPERTY` and the like.
+    pub source: String,
+    /// Its value, in which `${other.property}` is not resolved; none if it has no value.
+    pub value: Option<String>,
+}
+
+/// What the master wants its clients to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterConfiguration {
+    /// All its properties, its own defaults included.
+    pub properties: Vec<ClusterProperty>,
+    /// Properties for everything at and below a path, ordered by path.
+    pub paths: Vec<(String, Vec<ClusterProperty>)>,
+    /// Changes when `properties` do.
+    pub hash: String,
+    /// Changes when `paths` do.
+    pub path_hash: String,
+}
+
+/// Asks the primary of `options.masters`. Of the other options only those of connection and retry count.
+pub fn fetch_configuration(options: &AlluxioOptions) -> Result<ClusterConfiguration> {
+    let (bridge, master) = open(options)?;
+    let answer = bridge.run(&Ctx::daemon(), None, get_configuration(&master))?;
+    Ok(ClusterConfiguration::from(answer))
+}
+
+/// The hashes of the configuration and of the path configuration: cheap to ask for, to see whether either changed.
+pub fn fetch_configuration_hashes(options: &AlluxioOptions) -> Result<(String, String)> {
+    let (bridge, master) = open(options)?;
+    bridge.run(&Ctx::daemon(), None, get_hashes(&master))
+}
+
+fn open(options: &AlluxioOptions) -> Result<(Bridge, Master)> {
+    let bridge = Bridge::new()?;
+    let master = {
+        let _inside = bridge.handle().enter();
+        Master::new(Arc::new(options.clone()))?
+    };
+    Ok((bridge, master))
+}
+
+async fn get_configuration(master: &Master) -> Result<GetConfigurationPResponse> {
+    master
+        .repeat(|| async {
+            let server = master.primary().server().await?;
+            let mut client = MetaMasterConfigurationServiceClient::new(server.channel())
+                .max_decoding_message_size(master.message_max());
+            let message = GetConfigurationPOptions { raw_value: Some(true), ..Default::default() };
+            let call = client.get_configuration(Request::new(message));
+            match within(master.rpc_timeout(), call).await {
+                Ok(answer) => Ok(answer.into_inner()),
+                Err(status) => {
+                    let failure = failure(Rpc::GetConfiguration, &"of the cluster", server.name(), &status);
+                    if failure.class == Class::Connection {
+                        master.primary().lost(&server);
+                    }
+                    Err(failure)
+                }
+            }
+        })
+        .await
+}
+
+async fn get_hashes(master: &Master) -> Result<(String, String)> {
+    master
+        .repeat(|| async {
+            let server = master.primary().server().await?;
+            let mut client = MetaMasterConfigurationServiceClient::new(server.channel());
+            let call = client.get_config_hash(Request::new(GetConfigHashPOptions {}));
+            match within(master.rpc_timeout(), call).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    Ok((answer.cluster_config_hash().to_owned(), answer.path_config_hash().to_owned()))
+                }
+                Err(status) => {
+                    let failure: Failure =
+                        failure(Rpc::GetConfigHash, &"of the cluster", server.name(), &status);
+                    if failure.class == Class::Connection {
+                        master.primary().lost(&server);
+                    }
+                    Err(failure)
+                }
+            }
+        })
+        .await
+}
+
+impl From<GetConfigurationPResponse> for ClusterConfiguration {
+    fn from(answer: GetConfigurationPResponse) -> Self {
+        let mut paths: Vec<_> = answer
+            .path_configs
+            .into_iter()
+            .map(|(path, properties)| {
+                (path, properties.properties.into_iter().map(ClusterProperty::from).collect())
+            })
+            .collect();
+        paths.sort_by(|(one, _): &(String, Vec<ClusterProperty>), (other, _)| one.cmp(other));
+        Self {
+            properties: answer.cluster_configs.into_iter().map(ClusterProperty::from).collect(),
+            paths,
+            hash: answer.cluster_config_hash.unwrap_or_default(),
+            path_hash: answer.path_config_hash.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<ConfigProperty> for ClusterProperty {
+    fn from(property: ConfigProperty) -> Self {
+        Self {
+            name: property.name.unwrap_or_default(),
+            source: property.source.unwrap_or_default(),
+            value: property.value,
+        }
+    }
+}

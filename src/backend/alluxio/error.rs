@@ -1,0 +1,285 @@
+//! From a gRPC status to a failure of a file system: by code and call, in this one place.
+//!
+//! Alluxio sends no class of its exception, only a code and a text. The few cases that nothing but the text
+//! tells apart are in `by_text`.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::fmt::Write;
+
+use tonic::Code;
+use tonic::Status;
+
+use crate::fs::Fault;
+use crate::fs::FsError;
+
+/// The calls that this backend makes. A code can mean different things in different calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rpc {
+    Authenticate,
+    GetServiceVersion,
+    GetConfiguration,
+    GetConfigHash,
+    CheckAccess,
+    CompleteFile,
+    CreateDirectory,
+    CreateFile,
+    GetNewBlockIdForFile,
+    GetStatus,
+    ListStatus,
+    Remove,
+    Rename,
+    SetAttribute,
+    GetBlockInfo,
+    GetBlockMasterInfo,
+    GetWorkerInfoList,
+    ReadBlock,
+    WriteBlock,
+    OpenLocalBlock,
+    CreateLocalBlock,
+    Cache,
+}
+
+/// What a caller can do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// The server was not reached, broke off, or is not the one that serves (any more): look for the primary or
+    /// another worker, and try again.
+    Connection,
+    /// The server does not know our channel id: authenticate and try again.
+    Unauthenticated,
+    /// An answer; asking again will not change it.
+    Final,
+}
+
+/// A failed call.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) class: Class,
+    pub(super) error: FsError,
+}
+
+impl Failure {
+    /// A failure of the connection, said in our own words.
+    pub(super) fn connection(fault: Fault, detail: impl Into<String>) -> Self {
+        Self { class: Class::Connection, error: FsError::because(fault, detail) }
+    }
+}
+
+impl From<FsError> for Failure {
+    fn from(error: FsError) -> Self {
+        Self { class: Class::Final, error }
+    }
+}
+
+impl From<Failure> for FsError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// What `status` means as the answer of `server` to `rpc` about `subject`: a path, a block, a service.
+pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &Status) -> Failure {
+    let class = class(status);
+    let fault = match class {
+        Class::Connection if status.code() == Code::DeadlineExceeded => Fault::TimedOut,
+        Class::Connection => Fault::Unavailable,
+        Class::Unauthenticated => Fault::PermissionDenied,
+        Class::Final => fault(rpc, status),
+    };
+    // An absent name is an everyday answer, and who asked knows the name.
+    let error = match (rpc, fault) {
+        (Rpc::GetStatus, Fault::NotFound) => FsError::new(fault),
+        _ => FsError::because(fault, format!("{rpc:?} {subject} at {server}: {}", text(status))),
+    };
+    Failure { class, error }
+}
+
+/// Whether trying again can help. tonic reports a connection that breaks in mid-call as UNKNOWN and only a failed
+/// connect as UNAVAILABLE; both have a source, which no status that a server sent has.
+fn class(status: &Status) -> Class {
+    if status.source().is_some() {
+        return Class::Connection;
+    }
+    match status.code() {
+        // UNIMPLEMENTED is the answer of a master that is not, or not yet, the primary.
+        Code::Unavailable | Code::Cancelled | Code::Unimplemented => Class::Connection,
+        Code::Unauthenticated => Class::Unauthenticated,
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss => Class::Final,
+    }
+}
+
+/// The meaning of a code that is an answer.
+fn fault(rpc: Rpc, status: &Status) -> Fault {
+    match status.code() {
+        Code::NotFound => Fault::NotFound,
+        Code::AlreadyExists => Fault::Exists,
+        Code::PermissionDenied if rpc == Rpc::SetAttribute => Fault::NotPermitted,
+        Code::PermissionDenied | Code::Unauthenticated => Fault::PermissionDenied,
+        Code::ResourceExhausted => match rpc {
+            Rpc::WriteBlock | Rpc::CreateLocalBlock => Fault::NoSpace,
+            _ => Fault::Unavailable,
+        },
+        Code::DeadlineExceeded => Fault::TimedOut,
+        Code::FailedPrecondition | Code::InvalidArgument | Code::Unknown => by_text(rpc, status),
+        Code::Unavailable | Code::Cancelled | Code::Unimplemented => Fault::Unavailable,
+        Code::Ok | Code::Aborted | Code::OutOfRange | Code::Internal | Code::DataLoss => Fault::Io,
+    }
+}
+
+/// The cases where one code of one call has several meanings, and only the text says which.
+fn by_text(rpc: Rpc, status: &Status) -> Fault {
+    let text = status.message();
+    match (status.code(), rpc) {
+        (Code::FailedPrecondition, Rpc::Remove) => {
+            // "Failed to delete ..." is a disk or store that failed, unless it holds what Alluxio does not know.
+            if text.starts_with("Failed to delete") && !text.contains("not in sync") {
+                Fault::Io
+            } else {
+                Fault::NotEmpty
+            }
+        }
+        (Code::InvalidArgument, Rpc::CompleteFile | Rpc::GetNewBlockIdForFile | Rpc::GetBlockInfo) => {
+            Fault::Io
+        }
+        (Code::InvalidArgument, _) if text.contains("is a file, not a directory") => Fault::NotDirectory,
+        (Code::InvalidArgument, Rpc::Rename) if text.contains("cross mount operation") => Fault::CrossDevice,
+        (Code::InvalidArgument, Rpc::Rename) if text.contains("is a mount point") => Fault::Busy,
+        (Code::InvalidArgument, _) => Fault::InvalidArgument,
+        (Code::Unknown, Rpc::SetAttribute) if text.contains("does not belong to the group") => {
+            Fault::NotPermitted
+        }
+        _ => Fault::Io,
+    }
+}
+
+/// The text of a status with the errors below it, each said once.
+fn text(status: &Status) -> String {
+    let mut text = match status.message() {
+        "" => format!("{:?}", status.code()),
+        message => message.to_owned(),
+    };
+    let mut source = status.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            write!(text, ": {cause_text}").expect("writing to a string cannot fail");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn mapped(rpc: Rpc, code: Code, text: &str) -> Failure {
+        failure(rpc, &"/a", "master:19998", &Status::new(code, text))
+    }
+
+    #[test]
+    fn an_answer_is_translated_by_its_code_and_call() {
+        for (rpc, code, text, fault) in [
+            (Rpc::GetStatus, Code::NotFound, "Path \"/a\" does not exist.", Fault::NotFound),
+            (Rpc::CreateFile, Code::AlreadyExists, "", Fault::Exists),
+            (Rpc::CreateFile, Code::PermissionDenied, "", Fault::PermissionDenied),
+            (Rpc::SetAttribute, Code::PermissionDenied, "", Fault::NotPermitted),
+            (
+                Rpc::SetAttribute,
+                Code::Unknown,
+                "Could not update owner:group for /a: Owner bob does not belong to the group x",
+                Fault::NotPermitted,
+            ),
+            (
+                Rpc::Remove,
+                Code::FailedPrecondition,
+                "Cannot delete non-empty directory d because recursive is set to false",
+                Fault::NotEmpty,
+            ),
+            (
+                Rpc::Remove,
+                Code::FailedPrecondition,
+                "Failed to delete 1 paths from the under file system: /a (UFS dir not in sync. Sync UFS, or delete with unchecked flag.)",
+                Fault::NotEmpty,
+            ),
+            (
+                Rpc::Remove,
+                Code::FailedPrecondition,
+                "Failed to delete 1 paths from the under file system: /a (disk error)",
+                Fault::Io,
+            ),
+            (
+                Rpc::GetStatus,
+                Code::InvalidArgument,
+                "Traversal failed for path /f/x. Component 2(f) is a file, not a directory.",
+                Fault::NotDirectory,
+            ),
+            (
+                Rpc::Rename,
+                Code::InvalidArgument,
+                "Cannot rename because /a is a prefix of /a/b",
+                Fault::InvalidArgument,
+            ),
+            (
+                Rpc::Rename,
+                Code::InvalidArgument,
+                "Renaming /a to /b is a cross mount operation",
+                Fault::CrossDevice,
+            ),
+            (Rpc::GetBlockInfo, Code::InvalidArgument, "BlockMeta not found for blockId 7", Fault::Io),
+            (Rpc::CompleteFile, Code::InvalidArgument, "", Fault::Io),
+            (
+                Rpc::WriteBlock,
+                Code::ResourceExhausted,
+                "Not enough space left on worker w to store blockId 7",
+                Fault::NoSpace,
+            ),
+            (Rpc::GetStatus, Code::Internal, "NullPointerException", Fault::Io),
+        ] {
+            let failure = mapped(rpc, code, text);
+            assert_eq!(failure.error.fault(), fault, "{rpc:?} {code:?} {text}");
+            assert_eq!(failure.class, Class::Final, "{rpc:?} {code:?} {text}");
+        }
+    }
+
+    #[test]
+    fn what_can_pass_is_worth_another_attempt() {
+        for code in [Code::Unavailable, Code::Cancelled, Code::Unimplemented] {
+            let failure = mapped(Rpc::GetStatus, code, "");
+            assert_eq!((failure.class, failure.error.fault()), (Class::Connection, Fault::Unavailable));
+        }
+        let stale = mapped(Rpc::GetStatus, Code::Unauthenticated, "Channel: 1 is not authenticated");
+        assert_eq!((stale.class, stale.error.fault()), (Class::Unauthenticated, Fault::PermissionDenied));
+    }
+
+    #[test]
+    fn a_broken_connection_is_told_from_an_unknown_error_of_the_server() {
+        let broken = Status::from_error(Box::new(io::Error::from(io::ErrorKind::BrokenPipe)));
+        assert_eq!(broken.code(), Code::Unknown);
+        let failure = failure(Rpc::Rename, &"/a", "master:19998", &broken);
+        assert_eq!((failure.class, failure.error.fault()), (Class::Connection, Fault::Unavailable));
+        assert_eq!(mapped(Rpc::Rename, Code::Unknown, "java.io.IOException").class, Class::Final);
+    }
+
+    #[test]
+    fn the_text_names_call_path_and_server() {
+        let text = mapped(Rpc::Rename, Code::Internal, "boom").error.to_string();
+        assert_eq!(text, "Rename /a at master:19998: boom");
+        assert_eq!(mapped(Rpc::GetStatus, Code::NotFound, "no").error.detail(), None);
+    }
+}

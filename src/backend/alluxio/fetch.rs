@@ -1,0 +1,272 @@
+//! A range of a file on its way: filled by one task, awaited by any number of readers. Knows neither
+//! workers nor what the range is for.
+//!
+//! The bytes are kept as they arrive, message by message; a read hands out slices of them. When the last
+//! holder drops a fetch that is not complete, its task is ended, and with it the stream that holds the block's
+//! lock at the worker. A complete one may see its stream to the end.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::budget::Permit;
+use super::window::Fetching;
+use super::window::Order;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::Result;
+use crate::fs::Slices;
+
+/// One range being fetched, or fetched already.
+pub(super) struct Fetch {
+    range: Range<u64>,
+    sequential: bool,
+    arrived: Arc<Arrived>,
+    task: OnceLock<AbortHandle>,
+    _permit: Option<Permit>,
+}
+
+/// Where the task puts the bytes. Dropped before the end of the range, it fails the fetch.
+pub(super) struct Sink {
+    arrived: Arc<Arrived>,
+    end: u64,
+}
+
+struct Arrived {
+    state: Mutex<State>,
+    /// Told of every change of `state`.
+    changed: Notify,
+}
+
+struct State {
+    /// In order, without gaps; each with the offset in the file of its first byte.
+    parts: Vec<(u64, Bytes)>,
+    /// End of what has arrived.
+    end: u64,
+    failure: Option<FsError>,
+}
+
+impl Fetch {
+    /// A fetch of what was ordered, and the place for its bytes. It does nothing by itself.
+    pub(super) fn new(order: Order) -> Self {
+        let state = State { parts: Vec::new(), end: order.range.start, failure: None };
+        Self {
+            range: order.range,
+            sequential: order.sequential,
+            arrived: Arc::new(Arrived { state: Mutex::new(state), changed: Notify::new() }),
+            task: OnceLock::new(),
+            _permit: order.permit,
+        }
+    }
+
+    /// The bytes of the file that it brings.
+    pub(super) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Whether it is part of a sequential read.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.sequential
+    }
+
+    /// Where the task is to put the bytes. Asked for once.
+    pub(super) fn sink(&self) -> Sink {
+        Sink { arrived: Arc::clone(&self.arrived), end: self.range.end }
+    }
+
+    /// Ties the task to the life of this fetch.
+    pub(super) fn started(&self, task: AbortHandle) {
+        self.task.set(task).expect("a fetch is started by whoever planned it, once");
+    }
+
+    /// The bytes of `range` if all of them are here.
+    pub(super) fn ready(&self, range: &Range<u64>) -> Result<Option<Slices>> {
+        let state = self.arrived.state.lock();
+        if state.end >= range.end {
+            return Ok(Some(state.slices(range)));
+        }
+        state.failure.clone().map_or(Ok(None), Err)
+    }
+
+    /// Waits for the bytes of `range`, which lies within that of the fetch.
+    pub(super) async fn read(&self, range: &Range<u64>) -> Result<Slices> {
+        loop {
+            let mut changed = std::pin::pin!(self.arrived.changed.notified());
+            // Before the state is looked at, so that no change falls in between.
+            changed.as_mut().enable();
+            if let Some(slices) = self.ready(range)? {
+                return Ok(slices);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Fetching for Fetch {
+    fn failed(&self) -> bool {
+        self.arrived.state.lock().failure.is_some()
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get()
+            && self.arrived.state.lock().end < self.range.end
+        {
+            task.abort();
+        }
+    }
+}
+
+impl State {
+    fn slices(&self, range: &Range<u64>) -> Slices {
+        let mut slices = Slices::new();
+        let first = self.parts.partition_point(|(start, part)| start + part.len() as u64 <= range.start);
+        for (start, part) in self.parts[first..].iter().take_while(|(start, _)| *start < range.end) {
+            let from = range.start.saturating_sub(*start) as usize;
+            let to = part.len().min((range.end - start) as usize);
+            slices.push(part.slice(from..to));
+        }
+        slices
+    }
+}
+
+impl Sink {
+    /// Where the next byte belongs.
+    pub(super) fn offset(&self) -> u64 {
+        self.arrived.state.lock().end
+    }
+
+    /// How many bytes are missing.
+    pub(super) fn missing(&self) -> u64 {
+        self.end - self.offset()
+    }
+
+    /// Takes the bytes that follow; what lies beyond the end of the range is cut off.
+    pub(super) fn push(&self, mut part: Bytes) {
+        let mut state = self.arrived.state.lock();
+        part.truncate(usize::try_from(self.end - state.end).unwrap_or(usize::MAX));
+        if part.is_empty() {
+            return;
+        }
+        let start = state.end;
+        state.end += part.len() as u64;
+        state.parts.push((start, part));
+        drop(state);
+        self.arrived.changed.notify_waiters();
+    }
+
+    /// The rest will not come.
+    pub(super) fn fail(&self, failure: FsError) {
+        let mut state = self.arrived.state.lock();
+        if state.end < self.end && state.failure.is_none() {
+            state.failure = Some(failure);
+            drop(state);
+            self.arrived.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.fail(FsError::because(Fault::Io, "the fetch was broken off"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+    use std::task::Poll;
+    use std::task::Waker;
+
+    use super::*;
+
+    fn fetch(range: Range<u64>) -> Fetch {
+        Fetch::new(Order { range, permit: None, sequential: false })
+    }
+
+    #[test]
+    fn reads_get_slices_of_what_arrived() {
+        let fetch = fetch(100..110);
+        let sink = fetch.sink();
+        sink.push(Bytes::from_static(b"0123"));
+        sink.push(Bytes::from_static(b"456"));
+        assert_eq!((sink.offset(), sink.missing()), (107, 3));
+        assert_eq!(fetch.ready(&(102..106)).unwrap().unwrap().to_vec(), b"2345");
+        assert_eq!(fetch.ready(&(104..107)).unwrap().unwrap().parts().len(), 1);
+        assert!(fetch.ready(&(106..108)).unwrap().is_none());
+        sink.push(Bytes::from_static(b"789 and more than was asked for"));
+        assert_eq!(fetch.ready(&(100..110)).unwrap().unwrap().to_vec(), b"0123456789");
+        assert_eq!(sink.missing(), 0);
+    }
+
+    #[test]
+    fn a_waiting_reader_is_woken_by_the_bytes_it_waits_for() {
+        let fetch = fetch(0..4);
+        let sink = fetch.sink();
+        let wanted = 0..4;
+        let mut read = pin!(fetch.read(&wanted));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(read.as_mut().poll(&mut cx).is_pending());
+        sink.push(Bytes::from_static(b"ab"));
+        assert!(read.as_mut().poll(&mut cx).is_pending());
+        sink.push(Bytes::from_static(b"cd"));
+        assert!(matches!(read.as_mut().poll(&mut cx), Poll::Ready(Ok(slices)) if slices.to_vec() == b"abcd"));
+    }
+
+    #[test]
+    fn a_task_that_ends_early_fails_the_rest_but_not_what_is_here() {
+        let fetch = fetch(0..4);
+        let sink = fetch.sink();
+        sink.push(Bytes::from_static(b"ab"));
+        drop(sink);
+        assert!(fetch.failed());
+        assert_eq!(fetch.ready(&(0..2)).unwrap().unwrap().to_vec(), b"ab");
+        assert_eq!(fetch.ready(&(0..3)).unwrap_err().fault(), Fault::Io);
+    }
+
+    #[test]
+    fn a_complete_fetch_does_not_fail_afterwards() {
+        let fetch = fetch(0..2);
+        let sink = fetch.sink();
+        sink.push(Bytes::from_static(b"ab"));
+        sink.fail(Fault::TimedOut.into());
+        drop(sink);
+        assert!(!fetch.failed());
+    }
+
+    #[tokio::test]
+    async fn the_last_holder_ends_the_task() {
+        let fetch = Arc::new(fetch(0..2));
+        let sink = fetch.sink();
+        let task = tokio::spawn(async move {
+            let _sink = sink;
+            std::future::pending::<()>().await;
+        });
+        fetch.started(task.abort_handle());
+        drop(fetch);
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_complete_fetch_leaves_its_task_alone() {
+        let fetch = fetch(0..2);
+        let sink = fetch.sink();
+        let (closing, close) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            sink.push(Bytes::from_static(b"ab"));
+            close.await
+        });
+        fetch.started(task.abort_handle());
+        fetch.read(&(0..2)).await.unwrap();
+        drop(fetch);
+        closing.send(()).unwrap();
+        assert!(task.await.unwrap().is_ok());
+    }
+}

@@ -1,0 +1,163 @@
+//! A file that this client is writing, and the blocks that it has asked for. The only way to a new block id.
+//!
+//! The master's call for a new block goes by path, appends to the file's blocks each time it is made, also on a
+//! repeat or for a complete file, and takes the master down if the path is a directory. So it is made only for what
+//! `create_file` returned, after a look at the path if some time has passed, and after an answer that
+//! was lost the file's blocks are compared instead of asking again.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use super::error::Class;
+use super::master::Master;
+use super::proto::grpc::file::FileInfo;
+use super::retry::Backoff;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+/// How long the master's last answer is good for: what the path stands for can change behind our back.
+const SEEN_FOR: Duration = Duration::from_secs(1);
+
+/// A file that nobody but its owner here writes.
+#[derive(Debug)]
+pub(super) struct IncompleteFile {
+    path: FsPath,
+    file_id: i64,
+    /// Its blocks so far, in order.
+    block_ids: Vec<i64>,
+    /// When the path was last seen to be this file.
+    seen: Instant,
+    /// A request for a block was sent and no block received, be it that the connection broke or that the caller was
+    /// interrupted.
+    asked: bool,
+}
+
+impl IncompleteFile {
+    /// The file that the master has just made.
+    pub(super) fn created(path: FsPath, info: &FileInfo) -> Self {
+        Self {
+            path,
+            file_id: info.file_id(),
+            block_ids: info.block_ids.clone(),
+            seen: Instant::now(),
+            asked: false,
+        }
+    }
+
+    /// Where it is in Alluxio.
+    pub(super) fn path(&self) -> &FsPath {
+        &self.path
+    }
+
+    /// The master's number for it, which a rename does not change.
+    pub(super) fn file_id(&self) -> i64 {
+        self.file_id
+    }
+
+    /// It was renamed through this mount, or a directory above it was.
+    pub(super) fn renamed(&mut self, to: FsPath) {
+        self.path = to;
+    }
+
+    /// Takes the file as the master shows it: the block that was asked for and not received, if there is one.
+    fn reconcile(&mut self, info: &FileInfo) -> Result<Option<i64>> {
+        if info.file_id() != self.file_id || info.folder() || info.completed() {
+            let detail = format!("{} is not the file that is being written here any more", self.path);
+            return Err(FsError::because(Fault::Stale, detail));
+        }
+        self.seen = Instant::now();
+        self.asked = false;
+        match info.block_ids.strip_prefix(&self.block_ids[..]) {
+            Some([]) => Ok(None),
+            Some([id]) => {
+                self.block_ids.push(*id);
+                Ok(Some(*id))
+            }
+            Some(_) | None => {
+                let detail = format!("{} has got blocks that this client did not ask for", self.path);
+                Err(FsError::because(Fault::Io, detail))
+            }
+        }
+    }
+}
+
+impl Master {
+    /// A new block at the end of `file`.
+    pub(super) async fn new_block(&self, file: &mut IncompleteFile) -> Result<i64> {
+        let mut backoff = Backoff::new(self.retry_times());
+        loop {
+            if file.asked || file.seen.elapsed() > SEEN_FOR {
+                let info = self.known_status(&file.path).await?;
+                if let Some(id) = file.reconcile(&info)? {
+                    return Ok(id);
+                }
+            }
+            file.asked = true;
+            let failure = match self.ask_block_id(&file.path).await {
+                Ok(id) => {
+                    file.asked = false;
+                    file.seen = Instant::now();
+                    file.block_ids.push(id);
+                    return Ok(id);
+                }
+                Err(failure) => failure,
+            };
+            // Whatever went wrong, the file may have got its block: the next round looks.
+            let again = match failure.class {
+                Class::Connection | Class::Unauthenticated => backoff.wait().await,
+                Class::Final => false,
+            };
+            if !again {
+                return Err(failure.error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(file_id: i64, block_ids: &[i64]) -> FileInfo {
+        FileInfo { file_id: Some(file_id), block_ids: block_ids.to_vec(), ..FileInfo::default() }
+    }
+
+    fn file(block_ids: &[i64]) -> IncompleteFile {
+        let mut file = IncompleteFile::created(FsPath::parse("/f").unwrap(), &info(7, block_ids));
+        file.asked = true;
+        file
+    }
+
+    #[test]
+    fn a_block_whose_id_was_lost_on_the_way_is_taken_and_not_asked_for_again() {
+        let mut file = file(&[100]);
+        assert_eq!(file.reconcile(&info(7, &[100, 101])).unwrap(), Some(101));
+        assert_eq!(file.block_ids, [100, 101]);
+        assert!(!file.asked);
+    }
+
+    #[test]
+    fn a_request_that_was_lost_on_the_way_leaves_nothing() {
+        let mut file = file(&[100]);
+        assert_eq!(file.reconcile(&info(7, &[100])).unwrap(), None);
+        assert_eq!(file.block_ids, [100]);
+    }
+
+    #[test]
+    fn what_took_the_place_of_the_file_gets_no_block() {
+        let folder = FileInfo { folder: Some(true), ..info(7, &[]) };
+        let complete = FileInfo { completed: Some(true), ..info(7, &[]) };
+        for other in [info(8, &[]), folder, complete] {
+            assert_eq!(file(&[]).reconcile(&other).unwrap_err().fault(), Fault::Stale);
+        }
+    }
+
+    #[test]
+    fn blocks_of_another_writer_are_an_error() {
+        for strange in [&[100, 101, 102][..], &[99], &[]] {
+            assert_eq!(file(&[100]).reconcile(&info(7, strange)).unwrap_err().fault(), Fault::Io);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Blocks of a worker on this host, read from the worker's own files without going through it.
+//!
+//! A worker neither removes nor moves a block while the stream is open on which it was asked for the block's
+//! file. The stream is therefore owned by the mapping, and the mapping by every slice of it.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::Shared;
+use super::connection::Server;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::error::failure;
+use super::options::ReadType;
+use super::proto::grpc::block::OpenLocalBlockRequest;
+use super::proto::grpc::block::OpenLocalBlockResponse;
+use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
+use super::workers::Worker;
+use crate::fs::Fault;
+use crate::fs::FsError;
+
+/// Blocks that one open file keeps mapped. A mapped block is locked at its worker, so a long file must not
+/// hold all of its own.
+const MAPPED_MAX: usize = 64;
+
+/// The worker's promise that a block's file stays as it is, kept as long as this.
+struct Lease {
+    /// Both halves of the stream, present until drop.
+    stream: Option<(mpsc::Sender<OpenLocalBlockRequest>, Streaming<OpenLocalBlockResponse>)>,
+    runtime: Handle,
+    /// How long the worker may take to end the stream.
+    limit: Duration,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some((requests, mut answers)) = self.stream.take() else { return };
+        drop(requests);
+        let limit = self.limit;
+        // The end of our half gives the lease back. Dropping the other half at once would reset the stream, which
+        // works too, but fills the worker's log with warnings.
+        self.runtime.spawn(async move { timeout(limit, answers.message()).await.map(drop) });
+    }
+}
+
+/// A mapped block with its lease.
+struct Mapped {
+    // Fields are dropped in this order: the mapping goes before the promise that it is good.
+    map: Mmap,
+    _lease: Lease,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// What came of a try to map a block.
+pub(super) enum Found {
+    /// All of its bytes.
+    Mapped(Bytes),
+    /// The worker names a file that cannot be opened here, for this reason.
+    Elsewhere(FsError),
+}
+
+/// Asks `worker` for the file of block `block_id` and maps it. The file must have exactly `len` bytes.
+pub(super) async fn map(shared: &Shared, worker: &Worker, block_id: i64, len: u64) -> Result<Found, Failure> {
+    let server = shared.connections.worker(worker)?;
+    let mut leased = lease(shared, &server, block_id).await;
+    if matches!(&leased, Err(failure) if failure.class == Class::Unauthenticated) {
+        leased = lease(shared, &server, block_id).await;
+    }
+    let (path, lease) = leased?;
+    let named =
+        |err: &dyn Display| FsError::because(Fault::Io, format!("block file {}: {err}", path.display()));
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(err) => return Ok(Found::Elsewhere(named(&err))),
+    };
+    let map = map_file(&file, len).map_err(|err| named(&err))?;
+    shared.data.traffic.mapped.add(1);
+    Ok(Found::Mapped(Bytes::from_owner(Mapped { map, _lease: lease })))
+}
+
+async fn lease(shared: &Shared, server: &Server, block_id: i64) -> Result<(PathBuf, Lease), Failure> {
+    let limit = shared.options.data_read_timeout;
+    let id = server.ready().await?;
+    let promote = shared.options.read_type == ReadType::CachePromote;
+    let (requests, receiver) = mpsc::channel(1);
+    let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
+    requests.try_send(request).expect("the queue is empty and its receiver is here");
+    let mut client = BlockWorkerClient::new(server.channel());
+    let call = async {
+        let mut answers = client.open_local_block(id.sign(ReceiverStream::new(receiver))).await?.into_inner();
+        let answer = answers.message().await?;
+        Ok((answer, answers))
+    };
+    let late =
+        |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
+    let (answer, answers) = timeout(limit, call).await.map_err(late)?.map_err(|status: tonic::Status| {
+        let failure = failure(Rpc::OpenLocalBlock, &block_id, server.name(), &status);
+        if failure.class == Class::Unauthenticated {
+            server.refresh(&id);
+        }
+        failure
+    })?;
+    match answer.and_then(|answer| answer.path) {
+        Some(path) => {
+            let (stream, runtime) = (Some((requests, answers)), shared.bridge.handle().clone());
+            Ok((path.into(), Lease { stream, runtime, limit: shared.options.reader_close_timeout }))
+        }
+        None => Err(FsError::because(Fault::Io, format!("{} names no file", server.name())).into()),
+    }
+}
+
+fn map_file(file: &File, len: u64) -> io::Result<Mmap> {
+    let found = file.metadata()?.len();
+    if found != len {
+        return Err(io::Error::other(format!("has {found} bytes instead of {len}")));
+    }
+    // SAFETY: a mapping must not change or shrink under the slices of it. A worker writes a block's file under
+    // another name and never again once the block is committed, and it removes the file only after the lease is
+    // over, which outlives the map. Whoever else could write here has the worker's rights. The bytes are only
+    // passed on to the kernel, which answers EFAULT where a page cannot be read.
+    unsafe { Mmap::map(file) }
+}
+
+/// The mapped blocks of one open file; the one used last at the end.
+#[derive(Default)]
+pub(super) struct LocalBlocks {
+    slots: Mutex<Vec<(usize, Arc<Slot>)>>,
+}
+
+/// One block: unknown, mapped, or found not to be readable this way.
+pub(super) type Slot = OnceCell<Option<Bytes>>;
+
+impl LocalBlocks {
+    /// The slot of block `block`. Makes room by forgetting the block that was not used for longest.
+    pub(super) fn slot(&self, block: usize) -> Arc<Slot> {
+        let mut slots = self.slots.lock();
+        if let Some(at) = slots.iter().rposition(|(index, _)| *index == block) {
+            let slot = Arc::clone(&slots[at].1);
+            slots[at..].rotate_left(1);
+            return slot;
+        }
+        let forgotten = (slots.len() == MAPPED_MAX).then(|| slots.remove(0));
+        let slot = Arc::new(Slot::new());
+        slots.push((block, Arc::clone(&slot)));
+        drop(slots);
+        // Unmapping is a system call, and done without the lock.
+        drop(forgotten);
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_block_used_longest_ago_is_forgotten() {
+        let blocks = LocalBlocks::default();
+        let first = blocks.slot(0);
+        for block in 1..MAPPED_MAX {
+            blocks.slot(block);
+        }
+        assert!(Arc::ptr_eq(&first, &blocks.slot(0)), "still there, and now the youngest");
+        let second = Arc::downgrade(&blocks.slot(1));
+        blocks.slot(0);
+        for block in MAPPED_MAX..2 * MAPPED_MAX - 1 {
+            blocks.slot(block);
+        }
+        assert!(second.upgrade().is_none());
+        assert!(Arc::ptr_eq(&first, &blocks.slot(0)));
+        assert_eq!(blocks.slots.lock().len(), MAPPED_MAX);
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_refused() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"12345").unwrap();
+        assert_eq!(&map_file(file.as_file(), 5).unwrap()[..], b"12345");
+        assert!(map_file(file.as_file(), 6).unwrap_err().to_string().contains("has 5 bytes instead of 6"));
+    }
+}

@@ -1,0 +1,699 @@
+//! The calls to the primary master, each with its traps kept out.
+//!
+//! A call is made again, by the retry properties, when the connection broke or the master is not the primary any
+//! more. What changes something carries an operation id that stays the same through its repeats, by which the
+//! master knows what it has done already. The one call without that, for a new block, is
+//! in `incomplete.rs`.
+//!
+//! Paths are those in Alluxio, below whatever is the root of the mount.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::MISREAD;
+use super::connection::within;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::error::failure;
+use super::incomplete::IncompleteFile;
+use super::options::AlluxioOptions;
+use super::options::MetadataLoad;
+use super::options::RetryTimes;
+use super::options::SyncInterval;
+use super::options::WriteType;
+use super::primary::Primary;
+use super::proto::grpc::Bits;
+use super::proto::grpc::BlockInfo;
+use super::proto::grpc::PMode;
+use super::proto::grpc::TtlAction;
+use super::proto::grpc::block::BlockMasterInfo;
+use super::proto::grpc::block::GetBlockInfoPRequest;
+use super::proto::grpc::block::GetBlockMasterInfoPOptions;
+use super::proto::grpc::block::GetWorkerInfoListPOptions;
+use super::proto::grpc::block::WorkerInfo;
+use super::proto::grpc::block::block_master_client_service_client::BlockMasterClientServiceClient;
+use super::proto::grpc::file::CheckAccessPOptions;
+use super::proto::grpc::file::CheckAccessPRequest;
+use super::proto::grpc::file::CompleteFilePOptions;
+use super::proto::grpc::file::CompleteFilePRequest;
+use super::proto::grpc::file::CreateDirectoryPOptions;
+use super::proto::grpc::file::CreateDirectoryPRequest;
+use super::proto::grpc::file::CreateFilePOptions;
+use super::proto::grpc::file::CreateFilePRequest;
+use super::proto::grpc::file::DeletePOptions;
+use super::proto::grpc::file::DeletePRequest;
+use super::proto::grpc::file::FileInfo;
+use super::proto::grpc::file::FileSystemMasterCommonPOptions;
+use super::proto::grpc::file::FsOpPId;
+use super::proto::grpc::file::GetNewBlockIdForFilePOptions;
+use super::proto::grpc::file::GetNewBlockIdForFilePRequest;
+use super::proto::grpc::file::GetStatusPOptions;
+use super::proto::grpc::file::GetStatusPRequest;
+use super::proto::grpc::file::ListStatusPOptions;
+use super::proto::grpc::file::ListStatusPRequest;
+use super::proto::grpc::file::ListStatusPResponse;
+use super::proto::grpc::file::LoadMetadataPType;
+use super::proto::grpc::file::RenamePOptions;
+use super::proto::grpc::file::RenamePRequest;
+use super::proto::grpc::file::S3SyntaxOptions;
+use super::proto::grpc::file::ScheduleAsyncPersistencePOptions;
+use super::proto::grpc::file::SetAttributePOptions;
+use super::proto::grpc::file::SetAttributePRequest;
+use super::proto::grpc::file::WritePType;
+use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
+use super::retry::Backoff;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+/// Files are never deleted by the clock. Left out, this is 0: deletion at the next check.
+const NO_TTL: i64 = -1;
+
+/// A master that refuses this many fresh channel ids in a row will refuse the next.
+const UNAUTHENTICATED_MAX: u32 = 3;
+
+/// What the block master is asked about, for messages.
+const CAPACITY: &str = "of the cluster";
+
+type FileClient = FileSystemMasterClientServiceClient<Channel>;
+type BlockClient = BlockMasterClientServiceClient<Channel>;
+
+/// How much of a tree to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// A file or an empty directory.
+    One,
+    /// A directory with all that is in it.
+    Tree,
+}
+
+/// What a rename does to a destination that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// Nothing: the call fails.
+    Keep,
+    /// It is replaced. It must be known not to be a directory, as a directory would go with all that is in it.
+    ReplaceFile,
+}
+
+/// One attribute to change. Owner and group are separate calls: together they must match in the master's eyes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Mode(u32),
+    Owner(String),
+    Group(String),
+}
+
+/// What the under file system has of a file that was written through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UfsEnd {
+    pub(super) length: u64,
+    pub(super) content_hash: Option<String>,
+}
+
+/// A listing as it comes: the first message, and the rest.
+pub(super) struct ListStream {
+    pub(super) first: Vec<FileInfo>,
+    pub(super) rest: Streaming<ListStatusPResponse>,
+}
+
+/// The master as one, whichever of them serves.
+pub(super) struct Master {
+    options: Arc<AlluxioOptions>,
+    primary: Primary,
+}
+
+impl Master {
+    /// Not connected yet. Must be called inside the runtime.
+    pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
+        Ok(Self { primary: Primary::new(Arc::clone(&options))?, options })
+    }
+
+    /// The master to ask, for calls that are made elsewhere.
+    pub(super) fn primary(&self) -> &Primary {
+        &self.primary
+    }
+
+    /// Longest wait for one answer.
+    pub(super) fn rpc_timeout(&self) -> Duration {
+        self.options.rpc_timeout
+    }
+
+    /// How often and how long to repeat calls.
+    pub(super) fn retry_times(&self) -> RetryTimes {
+        self.options.rpc_retry
+    }
+
+    /// What is at `path`. Does not count as an access.
+    pub(super) async fn get_status(&self, path: &FsPath) -> Result<FileInfo> {
+        self.status(path, self.status_options(false)).await
+    }
+
+    /// What is at `path`, which is about to be read: the access time moves, unless that is switched off.
+    pub(super) async fn open_status(&self, path: &FsPath) -> Result<FileInfo> {
+        let options = self.status_options(!self.options.access_time_disabled);
+        self.status(path, GetStatusPOptions { access_mode: Some(Bits::Read.into()), ..options }).await
+    }
+
+    /// What the master itself knows of `path`, without a look into the under file system.
+    pub(super) async fn known_status(&self, path: &FsPath) -> Result<FileInfo> {
+        let common = FileSystemMasterCommonPOptions { sync_interval_ms: Some(-1), ..self.loading() };
+        let options = GetStatusPOptions {
+            load_metadata_type: Some(LoadMetadataPType::Never.into()),
+            common_options: Some(common),
+            ..self.status_options(false)
+        };
+        self.status(path, options).await
+    }
+
+    async fn status(&self, path: &FsPath, options: GetStatusPOptions) -> Result<FileInfo> {
+        let message = GetStatusPRequest { path: text(path), options: Some(options) };
+        let answer = self
+            .call(Rpc::GetStatus, path, message, |channel, request| async move {
+                self.files(channel).get_status(request).await
+            })
+            .await?;
+        answer.file_info.ok_or_else(|| incomplete_answer(Rpc::GetStatus, path))
+    }
+
+    fn status_options(&self, access: bool) -> GetStatusPOptions {
+        GetStatusPOptions {
+            load_metadata_type: Some(self.load_type().into()),
+            common_options: Some(self.loading()),
+            // Absent, it is true.
+            update_timestamps: Some(access),
+            ..GetStatusPOptions::default()
+        }
+    }
+
+    /// The entries of `path`; if that is a file, the file itself.
+    pub(super) async fn list_status(&self, path: &FsPath) -> Result<ListStream> {
+        let options = ListStatusPOptions {
+            load_metadata_type: Some(self.load_type().into()),
+            common_options: Some(self.loading()),
+            ..ListStatusPOptions::default()
+        };
+        let message = ListStatusPRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::ListStatus, path, message, |channel, request| async move {
+            let mut rest = self.files(channel).list_status(request).await?.into_inner();
+            let first = rest.message().await?.unwrap_or_default().file_infos;
+            Ok(Response::new(ListStream { first, rest }))
+        })
+        .await
+    }
+
+    /// A new file with the permission bits `mode`, to be written by the one who gets the answer.
+    pub(super) async fn create_file(
+        &self,
+        path: &FsPath,
+        mode: u32,
+        overwrite: bool,
+    ) -> Result<(IncompleteFile, FileInfo)> {
+        let options = CreateFilePOptions {
+            block_size_bytes: Some(i64::try_from(self.options.block_size).unwrap_or(i64::MAX)),
+            recursive: Some(false),
+            mode: Some(permissions(mode)),
+            replication_max: Some(self.options.replication_max),
+            replication_min: Some(self.options.replication_min),
+            replication_durable: Some(self.options.replication_durable),
+            write_tier: Some(self.options.write_tier),
+            write_type: Some(self.write_type().into()),
+            common_options: Some(self.creating()),
+            persistence_wait_time: Some(self.persistence_wait_ms()),
+            overwrite: overwrite.then_some(true),
+            worker_location: None,
+        };
+        let message = CreateFilePRequest { path: text(path), options: Some(options) };
+        let answer = self
+            .call(Rpc::CreateFile, path, message, |channel, request| async move {
+                self.files(channel).create_file(request).await
+            })
+            .await?;
+        let info = answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))?;
+        Ok((IncompleteFile::created(path.clone(), &info), info))
+    }
+
+    /// One attempt to get a block id for a file that is known to be ours and incomplete: the call appends to the
+    /// file's blocks each time, and brings the master down if the path is a directory. Only for `incomplete.rs`.
+    pub(super) async fn ask_block_id(&self, path: &FsPath) -> Result<i64, Failure> {
+        let options = GetNewBlockIdForFilePOptions { common_options: Some(self.changing()) };
+        let message = GetNewBlockIdForFilePRequest { path: text(path), options: Some(options) };
+        let send =
+            |channel, request| async move { self.files(channel).get_new_block_id_for_file(request).await };
+        let answer = self.attempt(Rpc::GetNewBlockIdForFile, path, message, &send).await?;
+        Ok(answer.id.ok_or_else(|| incomplete_answer(Rpc::GetNewBlockIdForFile, path))?)
+    }
+
+    /// The file has all its bytes: `ufs` if they were written to the under file system, else those in its blocks.
+    pub(super) async fn complete_file(&self, file: &IncompleteFile, ufs: Option<UfsEnd>) -> Result<()> {
+        let (length, hash) = match ufs {
+            Some(end) => (Some(i64::try_from(end.length).unwrap_or(i64::MAX)), end.content_hash),
+            None => (None, None),
+        };
+        let options = CompleteFilePOptions {
+            ufs_length: length,
+            async_persist_options: self.persist_later(),
+            common_options: Some(self.changing()),
+            content_hash: hash,
+        };
+        let path = file.path();
+        let message = CompleteFilePRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::CompleteFile, path, message, |channel, request| async move {
+            self.files(channel).complete_file(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// A new directory; its parent must exist.
+    pub(super) async fn create_directory(&self, path: &FsPath, mode: u32) -> Result<()> {
+        let options = CreateDirectoryPOptions {
+            recursive: Some(false),
+            allow_exists: Some(false),
+            mode: Some(permissions(mode)),
+            write_type: Some(self.write_type().into()),
+            common_options: Some(self.creating()),
+        };
+        let message = CreateDirectoryPRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::CreateDirectory, path, message, |channel, request| async move {
+            self.files(channel).create_directory(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Removes `path`, whatever it is: the master does not tell a file from an empty directory here.
+    pub(super) async fn remove(&self, path: &FsPath, removal: Removal) -> Result<()> {
+        let options = DeletePOptions {
+            recursive: Some(removal == Removal::Tree),
+            alluxio_only: Some(false),
+            unchecked: Some(self.options.delete_unchecked),
+            common_options: Some(self.changing()),
+        };
+        let message = DeletePRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::Remove, path, message, |channel, request| async move {
+            self.files(channel).remove(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Moves `from` to `to`.
+    pub(super) async fn rename(&self, from: &FsPath, to: &FsPath, there: Destination) -> Result<()> {
+        let overwrite = S3SyntaxOptions { overwrite: Some(true), is_multipart_upload: Some(false) };
+        let options = RenamePOptions {
+            common_options: Some(self.changing()),
+            persist: Some(self.options.persist_on_rename),
+            s3_syntax_options: (there == Destination::ReplaceFile).then_some(overwrite),
+        };
+        let message = RenamePRequest { path: text(from), dst_path: text(to), options: Some(options) };
+        let subject = format!("{from} to {to}");
+        self.call(Rpc::Rename, &subject, message, |channel, request| async move {
+            self.files(channel).rename(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Changes one attribute. Sends that and nothing else: every field that is present is applied, a time to live
+    /// too.
+    pub(super) async fn set_attribute(&self, path: &FsPath, change: Change) -> Result<()> {
+        let mut options = SetAttributePOptions {
+            common_options: Some(FileSystemMasterCommonPOptions {
+                sync_interval_ms: self.sync_interval_ms(),
+                ..FileSystemMasterCommonPOptions::default()
+            }),
+            ..SetAttributePOptions::default()
+        };
+        match change {
+            Change::Mode(mode) => options.mode = Some(permissions(mode)),
+            Change::Owner(name) => options.owner = Some(name),
+            Change::Group(name) => options.group = Some(name),
+        }
+        let message = SetAttributePRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::SetAttribute, path, message, |channel, request| async move {
+            self.files(channel).set_attribute(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Whether the login user may do what the bits of `mask` (4 read, 2 write, 1 execute) say.
+    pub(super) async fn check_access(&self, path: &FsPath, mask: u32) -> Result<()> {
+        let common = FileSystemMasterCommonPOptions {
+            sync_interval_ms: self.sync_interval_ms(),
+            ..FileSystemMasterCommonPOptions::default()
+        };
+        let options = CheckAccessPOptions { bits: Some(bits(mask).into()), common_options: Some(common) };
+        let message = CheckAccessPRequest { path: text(path), options: Some(options) };
+        self.call(Rpc::CheckAccess, path, message, |channel, request| async move {
+            self.files(channel).check_access(request).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Where a block is.
+    pub(super) async fn block_info(&self, block_id: i64) -> Result<BlockInfo> {
+        let subject = format!("block {block_id}");
+        let message = GetBlockInfoPRequest { block_id: Some(block_id), options: None };
+        let answer = self
+            .call(Rpc::GetBlockInfo, &subject, message, |channel, request| async move {
+                self.blocks(channel).get_block_info(request).await
+            })
+            .await?;
+        answer.block_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockInfo, &subject))
+    }
+
+    /// The live workers.
+    pub(super) async fn worker_infos(&self) -> Result<Vec<WorkerInfo>> {
+        let message = GetWorkerInfoListPOptions {};
+        let answer = self
+            .call(Rpc::GetWorkerInfoList, &"of all", message, |channel, request| async move {
+                self.blocks(channel).get_worker_info_list(request).await
+            })
+            .await?;
+        Ok(answer.worker_infos)
+    }
+
+    /// Capacity and use of all workers together.
+    pub(super) async fn block_master_info(&self) -> Result<BlockMasterInfo> {
+        let message = GetBlockMasterInfoPOptions { filters: Vec::new() };
+        let answer = self
+            .call(Rpc::GetBlockMasterInfo, &CAPACITY, message, |channel, request| async move {
+                self.blocks(channel).get_block_master_info(request).await
+            })
+            .await?;
+        answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &CAPACITY))
+    }
+
+    /// What an error of a listing that was begun means.
+    pub(super) fn list_failure(&self, path: &FsPath, status: &Status) -> FsError {
+        failure(Rpc::ListStatus, path, "the master", status).error
+    }
+
+    fn files(&self, channel: Channel) -> FileClient {
+        FileClient::new(channel).max_decoding_message_size(self.message_max())
+    }
+
+    fn blocks(&self, channel: Channel) -> BlockClient {
+        BlockClient::new(channel).max_decoding_message_size(self.message_max())
+    }
+
+    /// Far more than tonic's default of 4 MiB: one message of a listing has up to 10,000 entries.
+    pub(super) fn message_max(&self) -> usize {
+        usize::try_from(self.options.max_message).unwrap_or(usize::MAX)
+    }
+
+    /// A call as often as the retry properties allow.
+    async fn call<M, R, F, Fut>(
+        &self,
+        rpc: Rpc,
+        subject: &(impl Display + Sync),
+        message: M,
+        send: F,
+    ) -> Result<R>
+    where
+        M: Clone,
+        F: Fn(Channel, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.repeat(|| self.attempt(rpc, subject, message.clone(), &send)).await
+    }
+
+    /// Makes `attempt` until it succeeds, its failure is final, or the time for retries is over.
+    pub(super) async fn repeat<R, F, Fut>(&self, attempt: F) -> Result<R>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<R, Failure>>,
+    {
+        let mut backoff = Backoff::new(self.options.rpc_retry);
+        let mut unauthenticated = 0;
+        loop {
+            let failure = match attempt().await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            log::debug!("attempt {} failed: {}", backoff.attempts(), failure.error);
+            match failure.class {
+                Class::Final => return Err(failure.error),
+                Class::Unauthenticated => {
+                    unauthenticated += 1;
+                    if unauthenticated == 1 {
+                        continue;
+                    }
+                    if unauthenticated > UNAUTHENTICATED_MAX {
+                        return Err(failure.error);
+                    }
+                }
+                Class::Connection => {}
+            }
+            if !backoff.wait().await {
+                let (attempts, time) = (backoff.attempts(), backoff.elapsed().as_secs_f32());
+                return Err(failure
+                    .error
+                    .context(format_args!("gave up after {attempts} attempts in {time:.1} s")));
+            }
+        }
+    }
+
+    /// One attempt at the primary, which is forgotten if it was not reached or does not serve, as is the channel id
+    /// if it was refused.
+    async fn attempt<M, R, F, Fut>(
+        &self,
+        rpc: Rpc,
+        subject: &(impl Display + Sync),
+        message: M,
+        send: &F,
+    ) -> Result<R, Failure>
+    where
+        F: Fn(Channel, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let server = self.primary.server().await?;
+        let id = match server.ready().await {
+            Ok(id) => id,
+            Err(failure) => {
+                self.primary.lost(&server);
+                return Err(failure);
+            }
+        };
+        let status = match within(self.options.rpc_timeout, send(server.channel(), id.sign(message))).await {
+            Ok(answer) => return Ok(answer.into_inner()),
+            Err(status) => status,
+        };
+        let failure = failure(rpc, subject, server.name(), &status);
+        match failure.class {
+            Class::Connection => self.primary.lost(&server),
+            Class::Unauthenticated if server.authenticates() => server.refresh(&id),
+            Class::Unauthenticated => {
+                let hint =
+                    "the cluster wants authentication, set alluxio.security.authentication.type=SIMPLE";
+                return Err(failure.error.context(hint).into());
+            }
+            Class::Final => {}
+        }
+        Err(failure)
+    }
+
+    /// Options of a call that may make the master load what it finds in the under file system. The time to live is
+    /// for what it loads.
+    fn loading(&self) -> FileSystemMasterCommonPOptions {
+        FileSystemMasterCommonPOptions {
+            sync_interval_ms: self.sync_interval_ms(),
+            ttl: Some(NO_TTL),
+            ttl_action: Some(TtlAction::Free.into()),
+            operation_id: None,
+        }
+    }
+
+    /// Options of a call that makes something.
+    fn creating(&self) -> FileSystemMasterCommonPOptions {
+        FileSystemMasterCommonPOptions { operation_id: self.operation_id(), ..self.loading() }
+    }
+
+    /// Options of a call that changes something.
+    fn changing(&self) -> FileSystemMasterCommonPOptions {
+        FileSystemMasterCommonPOptions {
+            sync_interval_ms: self.sync_interval_ms(),
+            ttl: None,
+            ttl_action: None,
+            operation_id: self.operation_id(),
+        }
+    }
+
+    fn operation_id(&self) -> Option<FsOpPId> {
+        self.options.include_operation_id.then(|| {
+            let (most, least) = Uuid::new_v4().as_u64_pair();
+            FsOpPId {
+                most_significant_bits: Some(most.cast_signed()),
+                least_significant_bits: Some(least.cast_signed()),
+            }
+        })
+    }
+
+    fn sync_interval_ms(&self) -> Option<i64> {
+        self.options.sync_interval.map(|interval| match interval {
+            SyncInterval::Never => -1,
+            SyncInterval::AtMost(age) => i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
+        })
+    }
+
+    fn load_type(&self) -> LoadMetadataPType {
+        match self.options.metadata_load {
+            MetadataLoad::Never => LoadMetadataPType::Never,
+            MetadataLoad::Once => LoadMetadataPType::Once,
+            MetadataLoad::Always => LoadMetadataPType::Always,
+        }
+    }
+
+    fn write_type(&self) -> WritePType {
+        match self.options.write_type {
+            WriteType::MustCache => WritePType::MustCache,
+            WriteType::CacheThrough => WritePType::CacheThrough,
+            WriteType::Through => WritePType::Through,
+            WriteType::AsyncThrough => WritePType::AsyncThrough,
+        }
+    }
+
+    fn persistence_wait_ms(&self) -> i64 {
+        match self.options.persistence_wait {
+            Some(wait) => i64::try_from(wait.as_millis()).unwrap_or(i64::MAX),
+            None => -1,
+        }
+    }
+
+    fn persist_later(&self) -> Option<ScheduleAsyncPersistencePOptions> {
+        let wanted =
+            self.options.write_type == WriteType::AsyncThrough && self.options.persistence_wait.is_some();
+        wanted.then(|| ScheduleAsyncPersistencePOptions {
+            common_options: Some(self.loading()),
+            persistence_wait_time: Some(self.persistence_wait_ms()),
+        })
+    }
+}
+
+/// A path as it is sent; see `Shared::place`.
+fn text(path: &FsPath) -> Option<String> {
+    debug_assert!(!path.as_str().contains(MISREAD), "{path} was not checked");
+    Some(path.as_str().to_owned())
+}
+
+/// Alluxio has no set-user-id, set-group-id and sticky bits; they are dropped, as its own client does.
+fn permissions(mode: u32) -> PMode {
+    PMode {
+        owner_bits: bits(mode >> 6).into(),
+        group_bits: bits(mode >> 3).into(),
+        other_bits: bits(mode).into(),
+    }
+}
+
+/// The lowest three bits: read, write, execute.
+fn bits(rwx: u32) -> Bits {
+    match rwx & 0o7 {
+        0 => Bits::None,
+        1 => Bits::Execute,
+        2 => Bits::Write,
+        3 => Bits::WriteExecute,
+        4 => Bits::Read,
+        5 => Bits::ReadExecute,
+        6 => Bits::ReadWrite,
+        _ => Bits::All,
+    }
+}
+
+fn incomplete_answer(rpc: Rpc, subject: &impl Display) -> FsError {
+    FsError::because(Fault::Io, format!("the master's answer to {rpc:?} {subject} lacks its result"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    fn master(options: AlluxioOptions) -> Master {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        Master::new(Arc::new(options)).unwrap()
+    }
+
+    #[test]
+    fn calls_can_be_made_by_tasks() {
+        fn sendable<T: Send>(future: T) -> T {
+            future
+        }
+        let master = master(AlluxioOptions::default());
+        let root = FsPath::root();
+        let mut file = IncompleteFile::created(root.clone(), &FileInfo::default());
+        drop(sendable(master.create_file(&root, 0, false)));
+        drop(sendable(master.new_block(&mut file)));
+        drop(sendable(master.complete_file(&file, None)));
+        drop(sendable(master.block_info(0)));
+        drop(sendable(master.list_status(&root)));
+    }
+
+    #[test]
+    fn permission_bits_are_one_more_than_rwx() {
+        for rwx in 0..8 {
+            assert_eq!(i32::from(bits(rwx)), i32::try_from(rwx).unwrap() + 1);
+        }
+        let sent = permissions(0o4751);
+        assert_eq!(
+            (sent.owner_bits(), sent.group_bits(), sent.other_bits()),
+            (Bits::All, Bits::ReadExecute, Bits::Execute)
+        );
+    }
+
+    #[test]
+    fn what_makes_or_loads_never_gives_a_time_to_live_and_what_changes_never_names_one() {
+        let master = master(AlluxioOptions::default());
+        for options in [master.creating(), master.loading()] {
+            assert_eq!((options.ttl, options.ttl_action()), (Some(-1), TtlAction::Free));
+        }
+        assert_eq!((master.changing().ttl, master.changing().ttl_action), (None, None));
+    }
+
+    #[test]
+    fn every_change_has_an_operation_id_of_its_own() {
+        let master1 = master(AlluxioOptions::default());
+        assert!(master1.changing().operation_id.is_some());
+        assert_ne!(master1.changing().operation_id, master1.creating().operation_id);
+        let without = master(AlluxioOptions { include_operation_id: false, ..AlluxioOptions::default() });
+        assert_eq!(without.changing().operation_id, None);
+    }
+
+    #[test]
+    fn the_sync_interval_is_sent_only_if_the_user_set_it() {
+        for (set, sent) in [
+            (None, None),
+            (Some(SyncInterval::Never), Some(-1)),
+            (Some(SyncInterval::AtMost(Duration::ZERO)), Some(0)),
+            (Some(SyncInterval::AtMost(Duration::from_secs(2))), Some(2000)),
+        ] {
+            let master = master(AlluxioOptions { sync_interval: set, ..AlluxioOptions::default() });
+            assert_eq!(master.loading().sync_interval_ms, sent);
+        }
+    }
+
+    #[test]
+    fn files_are_persisted_later_only_if_they_were_written_for_that() {
+        let later = AlluxioOptions { write_type: WriteType::AsyncThrough, ..AlluxioOptions::default() };
+        assert_eq!(master(later.clone()).persist_later().unwrap().persistence_wait_time, Some(0));
+        let never = AlluxioOptions { persistence_wait: None, ..later.clone() };
+        assert_eq!(master(never).persist_later(), None);
+        let cached = AlluxioOptions { write_type: WriteType::MustCache, ..later };
+        assert_eq!(master(cached).persist_later(), None);
+    }
+}

@@ -1,0 +1,444 @@
+//! What the backend is told: plain values, with the defaults of Alluxio 2.9.4. Who reads the properties,
+//! their units and their precedence is above; nothing here knows a property file.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// The port of a master if none is given.
+pub const MASTER_RPC_PORT: u16 = 19998;
+
+/// Where a server listens. The key of everything that is remembered about a server: ids change when a master
+/// restarts, addresses do not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// From parts.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = FsError;
+
+    /// `host:port`, `[v6 address]:port`, or a host alone, which means the port of a master.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |why: &str| {
+            FsError::because(
+                Fault::InvalidArgument,
+                format!("{text:?} is not an address, {why}: give host:port"),
+            )
+        };
+        let text = text.trim();
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or_else(|| wrong("the bracket is not closed"))?;
+                (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            }
+            None => match text.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, Some("")),
+            },
+        };
+        let port = match port.ok_or_else(|| wrong("something follows the bracket"))? {
+            "" if !text.ends_with(':') => MASTER_RPC_PORT,
+            port => port.parse().map_err(|_| wrong("the port is not a number from 0 to 65535"))?,
+        };
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/' || c == ',') {
+            return Err(wrong("the host is missing or has a character that no host has"));
+        }
+        Ok(Self::new(host, port))
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(out, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(out, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How a client says who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// By user name (SIMPLE, and CUSTOM, which looks the same from here).
+    Simple,
+    /// Not at all.
+    NoSasl,
+}
+
+/// Where the bytes of a new file go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteType {
+    /// To workers only.
+    MustCache,
+    /// To workers and, before the close returns, to the under file system.
+    CacheThrough,
+    /// To the under file system only.
+    Through,
+    /// To workers, and later, by the job service, to the under file system.
+    AsyncThrough,
+}
+
+/// Whether workers keep what was read from the under file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadType {
+    /// They do not.
+    NoCache,
+    /// They do.
+    Cache,
+    /// They do, and move blocks to their top tier.
+    CachePromote,
+}
+
+/// When the master looks into the under file system for what it does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataLoad {
+    /// It does not.
+    Never,
+    /// The first time that a path is asked for.
+    Once,
+    /// Every time.
+    Always,
+}
+
+/// Which worker is taken when any would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocationPolicy {
+    /// A worker on this host, else a random one.
+    LocalFirst,
+    /// A worker on this host while it has this many bytes to spare, else a random one that has.
+    LocalFirstAvoidEviction {
+        /// Bytes that must stay free after the block.
+        reserved_bytes: u64,
+    },
+    /// The one with the most free space.
+    MostAvailableFirst,
+    /// One after the other.
+    RoundRobin,
+    /// By block id, so that every client takes the same one of `shards` workers.
+    DeterministicHash {
+        /// Candidates for one block; a random one of them is taken.
+        shards: usize,
+    },
+    /// A random one, by capacity.
+    CapacityBasedRandom,
+    /// The one on this host.
+    SpecificHost(String),
+}
+
+/// Whose name files carry in this mount, and under which name new ones are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerPolicy {
+    /// Everything belongs to the user who mounts, shown with these ids.
+    LaunchUser {
+        /// Of the user who mounts.
+        uid: u32,
+        /// Of the first group of that user.
+        gid: u32,
+    },
+    /// Owner and group as Alluxio has them, looked up by name on this host.
+    SystemUser,
+    /// Everything is shown with these ids.
+    Custom {
+        /// Shown owner.
+        uid: u32,
+        /// Shown group.
+        gid: u32,
+    },
+}
+
+/// Everything that the backend can be told.
+#[derive(Clone, Debug)]
+pub struct AlluxioOptions {
+    /// All masters; the primary is found among them. At least one.
+    pub masters: Vec<HostPort>,
+    /// The path in Alluxio that is the root of this file system.
+    pub root: FsPath,
+
+    /// `alluxio.security.authentication.type`.
+    pub authentication: Authentication,
+    /// `alluxio.security.login.username`: who the servers take us for.
+    pub user: String,
+    /// How owners are shown.
+    pub owner_policy: OwnerPolicy,
+    /// `alluxio.network.connection.auth.timeout`.
+    pub auth_timeout: Duration,
+
+    /// `alluxio.user.file.metadata.load.type`.
+    pub metadata_load: MetadataLoad,
+    /// `alluxio.user.file.metadata.sync.interval`, if the user set it. Left out, the master goes by its own rules.
+    pub sync_interval: Option<SyncInterval>,
+    /// `alluxio.security.authorization.permission.umask`. For callers who give no mode; those of the kernel do.
+    pub umask: u32,
+    /// `alluxio.user.update.file.accesstime.disabled`.
+    pub access_time_disabled: bool,
+    /// `alluxio.user.file.delete.unchecked`.
+    pub delete_unchecked: bool,
+    /// `alluxio.user.file.persist.on.rename`.
+    pub persist_on_rename: bool,
+    /// `alluxio.user.file.include.operation.id`: the master then answers a repeated call without doing it again.
+    pub include_operation_id: bool,
+    /// `alluxio.fuse.stat.cache.refresh.interval`: how long the capacity of the cluster is remembered.
+    pub capacity_refresh: Duration,
+
+    /// `alluxio.user.file.writetype.default`.
+    pub write_type: WriteType,
+    /// `alluxio.user.file.readtype.default`.
+    pub read_type: ReadType,
+    /// `alluxio.user.block.size.bytes.default`.
+    pub block_size: u64,
+    /// `alluxio.user.file.replication.min`.
+    pub replication_min: i32,
+    /// `alluxio.user.file.replication.max`, -1 for no limit.
+    pub replication_max: i32,
+    /// `alluxio.user.file.replication.durable`.
+    pub replication_durable: i32,
+    /// `alluxio.user.file.persistence.initial.wait.time`; `None` is -1: files are not persisted on their own.
+    pub persistence_wait: Option<Duration>,
+    /// `alluxio.user.file.write.tier.default`.
+    pub write_tier: i32,
+    /// `alluxio.user.file.reserved.bytes`; `None` is the block size.
+    pub reserved_bytes: Option<u64>,
+
+    /// `alluxio.user.streaming.reader.chunk.size.bytes`.
+    pub reader_chunk: u64,
+    /// `alluxio.user.streaming.reader.buffer.size.messages`.
+    pub reader_buffer_messages: usize,
+    /// `alluxio.user.streaming.writer.chunk.size.bytes`.
+    pub writer_chunk: u64,
+    /// `alluxio.user.streaming.writer.buffer.size.messages`.
+    pub writer_buffer_messages: usize,
+    /// `alluxio.user.local.reader.chunk.size.bytes`.
+    pub local_reader_chunk: u64,
+    /// `alluxio.user.local.writer.chunk.size.bytes`.
+    pub local_writer_chunk: u64,
+    /// `alluxio.user.streaming.data.read.timeout`: longest wait for one chunk.
+    pub data_read_timeout: Duration,
+    /// `alluxio.user.streaming.data.write.timeout`: longest wait to hand over one chunk.
+    pub data_write_timeout: Duration,
+    /// `alluxio.user.streaming.reader.close.timeout`.
+    pub reader_close_timeout: Duration,
+    /// `alluxio.user.streaming.writer.flush.timeout`.
+    pub writer_flush_timeout: Duration,
+    /// `alluxio.user.streaming.writer.close.timeout`.
+    pub writer_close_timeout: Duration,
+    /// `alluxio.user.file.sequential.pread.threshold`: shorter positioned reads are announced as such.
+    pub pread_threshold: u64,
+    /// `alluxio.user.file.in.stream.status.expiration.time`: how long block locations are believed.
+    pub locations_expire: Duration,
+    /// `alluxio.user.ufs.block.read.concurrency.max`.
+    pub ufs_read_concurrency: i32,
+    /// `alluxio.user.file.passive.cache.enabled`.
+    pub passive_cache: bool,
+
+    /// `alluxio.user.short.circuit.enabled`.
+    pub short_circuit: bool,
+    /// `alluxio.user.short.circuit.preferred`: also where the worker has a domain socket.
+    pub short_circuit_preferred: bool,
+    /// `alluxio.user.hostname`, `alluxio.locality.node`: workers of this host name are local, too.
+    pub hostname: Option<String>,
+    /// `alluxio.worker.data.server.domain.socket.as.uuid`: a worker is local if its domain socket is here.
+    pub domain_socket_as_uuid: bool,
+    /// `alluxio.user.block.write.location.policy.class`.
+    pub write_policy: LocationPolicy,
+    /// `alluxio.user.ufs.block.read.location.policy`.
+    pub ufs_read_policy: LocationPolicy,
+    /// `alluxio.user.worker.list.refresh.interval`.
+    pub worker_list_refresh: Duration,
+
+    /// `alluxio.user.rpc.retry.*`.
+    pub rpc_retry: RetryTimes,
+    /// `alluxio.user.block.read.retry.*`.
+    pub block_read_retry: RetryTimes,
+    /// `alluxio.user.file.write.init.*`.
+    pub write_init_retry: RetryTimes,
+    /// Longest wait for one answer of a master that keeps its connection alive. Alluxio's client has no such bound.
+    pub rpc_timeout: Duration,
+    /// `alluxio.user.master.polling.timeout`: for one master's answer whether it is the primary.
+    pub polling_timeout: Duration,
+    /// Longest wait for a TCP connection.
+    pub connect_timeout: Duration,
+
+    /// `alluxio.user.network.streaming.max.connections`: upper bound for connections to one worker.
+    pub streaming_connections_max: usize,
+    /// `alluxio.user.network.rpc.flowcontrol.window`.
+    pub rpc_window: u64,
+    /// `alluxio.user.network.streaming.flowcontrol.window`.
+    pub streaming_window: u64,
+    /// `alluxio.user.network.rpc.max.inbound.message.size`.
+    pub max_message: u64,
+    /// `alluxio.user.network.rpc.keepalive.time`. Servers end connections that ping more often than every 30 s, so
+    /// less than 35 s is taken for 35 s.
+    pub keepalive: Duration,
+    /// `alluxio.user.network.rpc.keepalive.timeout`.
+    pub keepalive_timeout: Duration,
+}
+
+/// `alluxio.user.file.metadata.sync.interval` as a number that is sent: how old the master's knowledge of the under
+/// file system may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncInterval {
+    /// -1: however old.
+    Never,
+    /// At most this old; zero is always fresh.
+    AtMost(Duration),
+}
+
+/// A back-off: sleeps that double from `base` to `max`, until `total` has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryTimes {
+    /// First sleep.
+    pub base: Duration,
+    /// Longest sleep.
+    pub max: Duration,
+    /// No attempt begins later than this after the first.
+    pub total: Duration,
+}
+
+impl AlluxioOptions {
+    /// Bytes to reserve at a worker for a block.
+    pub fn reserved_bytes(&self) -> u64 {
+        self.reserved_bytes.unwrap_or(self.block_size).min(self.block_size)
+    }
+}
+
+impl Default for AlluxioOptions {
+    fn default() -> Self {
+        Self {
+            masters: vec![HostPort::new("localhost", MASTER_RPC_PORT)],
+            root: FsPath::root(),
+
+            authentication: Authentication::Simple,
+            user: launch_user(),
+            owner_policy: OwnerPolicy::LaunchUser {
+                uid: nix::unistd::getuid().as_raw(),
+                gid: nix::unistd::getgid().as_raw(),
+            },
+            auth_timeout: Duration::from_secs(30),
+
+            metadata_load: MetadataLoad::Once,
+            sync_interval: None,
+            umask: 0o022,
+            access_time_disabled: false,
+            delete_unchecked: false,
+            persist_on_rename: false,
+            include_operation_id: true,
+            capacity_refresh: Duration::from_secs(5 * 60),
+
+            write_type: WriteType::AsyncThrough,
+            read_type: ReadType::Cache,
+            block_size: 64 * MIB,
+            replication_min: 0,
+            replication_max: -1,
+            replication_durable: 1,
+            persistence_wait: Some(Duration::ZERO),
+            write_tier: 0,
+            reserved_bytes: None,
+
+            reader_chunk: MIB,
+            reader_buffer_messages: 16,
+            writer_chunk: MIB,
+            writer_buffer_messages: 16,
+            local_reader_chunk: 8 * MIB,
+            local_writer_chunk: 64 * KIB,
+            data_read_timeout: Duration::from_secs(3 * 60),
+            data_write_timeout: Duration::from_secs(3 * 60),
+            reader_close_timeout: Duration::from_secs(5),
+            writer_flush_timeout: Duration::from_secs(30 * 60),
+            writer_close_timeout: Duration::from_secs(30 * 60),
+            pread_threshold: 2 * MIB,
+            locations_expire: Duration::from_secs(5 * 60),
+            ufs_read_concurrency: i32::MAX,
+            passive_cache: true,
+
+            short_circuit: true,
+            short_circuit_preferred: false,
+            hostname: None,
+            domain_socket_as_uuid: false,
+            write_policy: LocationPolicy::LocalFirst,
+            ufs_read_policy: LocationPolicy::LocalFirst,
+            worker_list_refresh: Duration::from_secs(2 * 60),
+
+            rpc_retry: RetryTimes {
+                base: Duration::from_millis(50),
+                max: Duration::from_secs(3),
+                total: Duration::from_secs(2 * 60),
+            },
+            block_read_retry: RetryTimes {
+                base: Duration::from_millis(250),
+                max: Duration::from_secs(2),
+                total: Duration::from_secs(5 * 60),
+            },
+            write_init_retry: RetryTimes {
+                base: Duration::from_secs(1),
+                max: Duration::from_secs(5),
+                total: Duration::from_secs(2 * 60),
+            },
+            rpc_timeout: Duration::from_secs(10 * 60),
+            polling_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+
+            streaming_connections_max: 64,
+            rpc_window: 2 * MIB,
+            streaming_window: 2 * MIB,
+            max_message: 100 * MIB,
+            keepalive: Duration::from_secs(35),
+            keepalive_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The name of the user of this process, or the number if it has no name.
+fn launch_user() -> String {
+    let uid = nix::unistd::getuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => uid.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_users_write_them() {
+        for (text, host, port) in [
+            ("localhost:20000", "localhost", 20000),
+            (" master-1 ", "master-1", MASTER_RPC_PORT),
+            ("[::1]:7", "::1", 7),
+            ("[fe80::1]", "fe80::1", MASTER_RPC_PORT),
+        ] {
+            assert_eq!(text.parse::<HostPort>().unwrap(), HostPort::new(host, port), "{text}");
+        }
+        assert_eq!(HostPort::new("::1", 7).to_string(), "[::1]:7");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_its_text() {
+        for text in ["", ":1", "host:", "host:x", "host:70000", "[::1", "[::1]x", "a b:1", "a/b:1"] {
+            let err = text.parse::<HostPort>().unwrap_err();
+            assert_eq!(err.fault(), Fault::InvalidArgument, "{text}");
+            assert!(err.to_string().contains(&format!("{text:?}")), "{err}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How many bytes went to and came from workers. Counts what crossed the network, not what was asked for:
+//! the two together show how much is read in vain.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+/// Counters of one backend.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) received: Counter,
+    pub(super) sent: Counter,
+    pub(super) streams: Counter,
+    pub(super) mapped: Counter,
+}
+
+/// A number that only grows.
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+/// What went over the wire since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of blocks that workers sent.
+    pub received: u64,
+    /// Bytes of blocks sent to workers.
+    pub sent: u64,
+    /// Streams opened to read ranges of blocks.
+    pub streams: u64,
+    /// Blocks mapped from a local worker's files.
+    pub mapped: u64,
+}
+
+impl Counter {
+    /// Adds `amount`.
+    pub(super) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    /// The values now.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            received: self.received.value(),
+            sent: self.sent.value(),
+            streams: self.streams.value(),
+            mapped: self.mapped.value(),
+        }
+    }
+}

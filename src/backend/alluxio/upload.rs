@@ -1,0 +1,185 @@
+//! A stream to a worker whose regular end is a commit. Whoever loses an [`Upload`] without committing it aborts
+//! it; there is no other way to end one. Knows neither blocks nor files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+
+use super::Shared;
+use super::abort_codec::AbortCodec;
+use super::abort_codec::Ended;
+use super::abort_codec::Outbox;
+use super::abort_codec::Requests;
+use super::abort_codec::outbox;
+use super::connection::ChannelId;
+use super::connection::Server;
+use super::error::Class;
+use super::error::Failure;
+use super::error::Rpc;
+use super::error::failure;
+use crate::fs::Fault;
+use crate::fs::FsError;
+
+/// How long a connection gets to carry an abort. A stalled one cannot, and is given up: without its end the
+/// worker does not commit either.
+const ABORT_TIME: Duration = Duration::from_secs(10);
+
+/// Which call, about what. For messages, and for the path of the call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject {
+    pub(super) rpc: Rpc,
+    /// The block; -1 for a file of the under file system.
+    pub(super) block_id: i64,
+}
+
+/// One such stream: requests of type `T`, answers of type `U`.
+pub(super) struct Upload<T, U> {
+    outbox: Outbox<T>,
+    /// Answers in order; closed at the end of the stream.
+    answers: mpsc::UnboundedReceiver<U>,
+    /// Drives the call. Ends with the status.
+    call: JoinHandle<Result<(), Failure>>,
+    /// Tells the call that the stream was lost.
+    kept: oneshot::Sender<()>,
+}
+
+impl<T, U> Upload<T, U>
+where
+    T: Message + Clone + 'static,
+    U: Message + Default + 'static,
+{
+    /// Opens the stream with its first request. Up to `queue` requests wait for the network. What the server
+    /// says to the first request shows later.
+    pub(super) async fn open(
+        shared: &Shared,
+        server: &Arc<Server>,
+        subject: Subject,
+        first: T,
+        queue: usize,
+    ) -> Result<Self, Failure> {
+        let id = server.ready().await?;
+        let (outbox, requests) = outbox(queue.max(1));
+        if outbox.send(first).await.is_err() {
+            unreachable!("the queue is empty and its receiver is here");
+        }
+        let (sender, answers) = mpsc::unbounded_channel();
+        let (kept, lost) = oneshot::channel();
+        let server = Arc::clone(server);
+        // In a task of its own: the headers of the answer come with the first answer, which may be the last.
+        let call = shared.bridge.spawn(async move {
+            let call = drive(server.channel(), &id, subject.rpc, requests, &sender);
+            let status = tokio::select! {
+                result = call => result,
+                () = given_up(lost) => Err(Status::cancelled("given up")),
+            };
+            status.map_err(|status| {
+                let failure = failure(subject.rpc, &subject.block_id, server.name(), &status);
+                if failure.class == Class::Unauthenticated {
+                    server.refresh(&id);
+                }
+                failure
+            })
+        });
+        Ok(Self { outbox, answers, call, kept })
+    }
+
+    /// Hands over a request; waits up to `limit` for room in the queue.
+    pub(super) async fn send(&mut self, request: T, limit: Duration) -> Result<(), Failure> {
+        match timeout(limit, self.outbox.send(request)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Ended)) => Err(self.verdict().await),
+            Err(_) => {
+                Err(Failure::connection(Fault::TimedOut, format!("the worker took no data for {limit:?}")))
+            }
+        }
+    }
+
+    /// Waits up to `limit` for the next answer.
+    pub(super) async fn answer(&mut self, limit: Duration) -> Result<U, Failure> {
+        match timeout(limit, self.answers.recv()).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(self.verdict().await),
+            Err(_) => {
+                Err(Failure::connection(Fault::TimedOut, format!("the worker did not answer for {limit:?}")))
+            }
+        }
+    }
+
+    /// Commits what was sent: ends the stream and waits up to `limit` for the server's OK. Returns the last answer,
+    /// if there was one.
+    pub(super) async fn commit(mut self, limit: Duration) -> Result<Option<U>, Failure> {
+        self.outbox.commit();
+        let ended = timeout(limit, &mut self.call).await.map_err(|_| {
+            Failure::connection(Fault::TimedOut, format!("the worker did not commit within {limit:?}"))
+        })?;
+        // Until here, so that a commit that is not waited for to its end is given up, too.
+        drop(self.kept);
+        ended.unwrap_or_else(|err| Err(died(&err)))?;
+        let mut last = None;
+        while let Ok(answer) = self.answers.try_recv() {
+            last = Some(answer);
+        }
+        Ok(last)
+    }
+
+    /// Why the stream has ended, though nobody ended it.
+    async fn verdict(&mut self) -> Failure {
+        match timeout(ABORT_TIME, &mut self.call).await {
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Ok(Ok(()))) => {
+                FsError::because(Fault::Io, "the worker ended the stream before its time").into()
+            }
+            Ok(Err(err)) => died(&err),
+            Err(_) => Failure::connection(Fault::TimedOut, "the worker broke off and did not say why"),
+        }
+    }
+}
+
+fn died(err: &JoinError) -> Failure {
+    FsError::because(Fault::Io, format!("the task of a stream ended: {err}")).into()
+}
+
+/// Ends some time after the other half of `kept` was dropped.
+async fn given_up(kept: oneshot::Receiver<()>) {
+    let _ = kept.await;
+    sleep(ABORT_TIME).await;
+}
+
+async fn drive<T, U>(
+    channel: Channel,
+    id: &ChannelId,
+    rpc: Rpc,
+    requests: Requests<T>,
+    answers: &mpsc::UnboundedSender<U>,
+) -> Result<(), Status>
+where
+    T: Message + 'static,
+    U: Message + Default + 'static,
+{
+    let path = match rpc {
+        Rpc::CreateLocalBlock => {
+            PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/CreateLocalBlock")
+        }
+        _ => PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/WriteBlock"),
+    };
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|err| Status::from_error(Box::new(err)))?;
+    let answer = grpc.streaming(id.sign(requests), path, AbortCodec::<T, U>::new()).await?;
+    let mut stream = answer.into_inner();
+    while let Some(answer) = stream.message().await? {
+        // Nobody listens after a commit that timed out.
+        let _ = answers.send(answer);
+    }
+    Ok(())
+}

@@ -1,0 +1,582 @@
+//! What one open file has fetched or is fetching, and how far to read ahead. Pure decisions: it neither
+//! fetches nor waits, and knows no workers.
+//!
+//! A reader is taken for sequential by what it asked, in whatever order the pieces arrive: requests that
+//! touch each other grow a *run*, and the longer the run the further ahead is fetched. A request that
+//! touches nothing is fetched as it is, so random reads cost what they ask for.
+//!
+//! Invariants: entries do not overlap; each belongs to a run that is remembered; at most [`RUNS_MAX`] runs.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::budget::Budget;
+use super::budget::Permit;
+use super::layout::Layout;
+
+/// The furthest that is fetched ahead of one run.
+pub(super) const AHEAD_MAX: u64 = 8 << 20;
+
+/// The usual length of a fetch. Shorter than the furthest, so that the next is under way while one is
+/// being consumed.
+pub(super) const FETCH_MAX: u64 = 4 << 20;
+
+/// A first read at the start of a file of up to this many bytes fetches all of it: whoever reads the head
+/// of a small file mostly reads the rest, and a second stream would cost more than the bytes.
+pub(super) const WHOLE_FILE_MAX: u64 = 64 << 10;
+
+/// How far behind the head of a run a request may still arrive and find its bytes.
+const REORDER_MAX: u64 = 2 << 20;
+
+/// Runs remembered for one open file.
+const RUNS_MAX: usize = 16;
+
+/// Runs that may hold bytes read ahead.
+const SEQUENTIAL_MAX: usize = 4;
+
+/// Something that fetches a range.
+pub(super) trait Fetching {
+    /// Whether it ended with an error, so that nobody else should join it.
+    fn failed(&self) -> bool;
+}
+
+/// A fetch to be made.
+pub(super) struct Order {
+    /// The bytes of the file; within one block.
+    pub(super) range: Range<u64>,
+    /// The memory for what lies beyond the request.
+    pub(super) permit: Option<Permit>,
+    /// Whether it reads ahead of a sequential reader.
+    pub(super) sequential: bool,
+}
+
+/// How one request is answered.
+pub(super) struct Plan<F> {
+    /// The parts of the request in order, and the fetch that brings each.
+    pub(super) parts: SmallVec<[(Range<u64>, Arc<F>); 2]>,
+    /// The new fetches, which the caller has to start.
+    pub(super) start: SmallVec<[Arc<F>; 2]>,
+}
+
+/// The window of one open file.
+pub(super) struct Window<F> {
+    layout: Layout,
+    budget: Arc<Budget>,
+    /// By start.
+    entries: BTreeMap<u64, Entry<F>>,
+    /// The one used last at the end.
+    runs: Vec<Run>,
+    next_run: u64,
+}
+
+struct Entry<F> {
+    end: u64,
+    run: u64,
+    consumed: Ranges,
+    fetch: Arc<F>,
+}
+
+/// Requests that touch each other.
+struct Run {
+    id: u64,
+    start: u64,
+    /// The end of the furthest request.
+    end: u64,
+    /// The end of what was fetched for it; never before `end` once the request is planned.
+    frontier: u64,
+    requests: u32,
+}
+
+impl Run {
+    fn is_sequential(&self) -> bool {
+        self.requests >= 2
+    }
+
+    /// How much to hold ahead: up to twice what was read in one go, so that a chance neighbour of a random
+    /// read costs little.
+    fn ahead(&self) -> u64 {
+        if self.is_sequential() { (2 * (self.end - self.start)).min(AHEAD_MAX) } else { 0 }
+    }
+}
+
+impl<F: Fetching> Window<F> {
+    /// The window of a file that is cut as `layout` says.
+    pub(super) fn new(layout: Layout, budget: Arc<Budget>) -> Self {
+        Self { layout, budget, entries: BTreeMap::new(), runs: Vec::new(), next_run: 0 }
+    }
+
+    /// Plans a request for `wanted`, which is not empty and within the file. Nothing is fetched ahead at or
+    /// past `bound`. `make` turns an order into a fetch, not started yet.
+    pub(super) fn plan(
+        &mut self,
+        wanted: Range<u64>,
+        bound: u64,
+        mut make: impl FnMut(Order) -> F,
+    ) -> Plan<F> {
+        assert!(
+            wanted.start < wanted.end && wanted.end <= self.layout.len(),
+            "{wanted:?} is not in the file"
+        );
+        self.entries.retain(|_, entry| !entry.fetch.failed());
+        let bound = bound.clamp(wanted.end, self.layout.len());
+        let (run, advanced) = self.note(&wanted);
+        let reach = if advanced { self.reach(run).min(bound) } else { wanted.end };
+        let mut plan = Plan { parts: SmallVec::new(), start: SmallVec::new() };
+        self.cover(run, &wanted, reach, &mut plan, &mut make);
+        if reach > wanted.end {
+            self.read_ahead(run, reach, &mut plan, &mut make);
+        }
+        plan
+    }
+
+    /// A request for `range` was answered: what nobody has yet to ask for is dropped.
+    pub(super) fn consumed(&mut self, range: &Range<u64>) {
+        let first = self.first_overlapping(range.start);
+        let mut finished = SmallVec::<[u64; 4]>::new();
+        for (&start, entry) in self.entries.range_mut(first..range.end) {
+            entry.consumed.add(range.start.max(start)..range.end.min(entry.end));
+            if entry.consumed.covers(&(start..entry.end)) {
+                finished.push(start);
+            }
+        }
+        for start in finished {
+            self.entries.remove(&start);
+        }
+    }
+
+    /// Puts `wanted` into the run it continues, or into a new one. Tells which, by index, and whether the
+    /// request moved the run's end.
+    fn note(&mut self, wanted: &Range<u64>) -> (usize, bool) {
+        let Some(at) = self.runs.iter().rposition(|run| run.is_continued_by(wanted)) else {
+            return (self.new_run(wanted), self.is_whole_small_file(wanted));
+        };
+        let mut run = self.runs.remove(at);
+        let advanced = wanted.end > run.end;
+        run.requests = run.requests.saturating_add(1);
+        run.start = run.start.min(wanted.start);
+        run.end = run.end.max(wanted.end);
+        self.swallow_neighbours(&mut run);
+        let id = run.id;
+        self.entries.retain(|_, entry| entry.run != id || entry.end + REORDER_MAX >= wanted.start);
+        self.runs.push(run);
+        self.limit_sequential();
+        (self.runs.len() - 1, advanced)
+    }
+
+    fn new_run(&mut self, wanted: &Range<u64>) -> usize {
+        if self.runs.len() == RUNS_MAX {
+            let at = self.runs.iter().position(|run| !run.is_sequential()).unwrap_or(0);
+            self.forget(at);
+        }
+        let id = self.next_run;
+        self.next_run += 1;
+        let (start, end) = (wanted.start, wanted.end);
+        self.runs.push(Run { id, start, end, frontier: end, requests: 1 });
+        self.runs.len() - 1
+    }
+
+    fn is_whole_small_file(&self, wanted: &Range<u64>) -> bool {
+        wanted.start == 0 && self.layout.len() <= WHOLE_FILE_MAX
+    }
+
+    /// Pieces that came in the wrong order began runs of their own; now that the gap is filled they are one.
+    fn swallow_neighbours(&mut self, run: &mut Run) {
+        while let Some(at) = self.runs.iter().position(|other| run.touches(other)) {
+            let other = self.runs.remove(at);
+            run.start = run.start.min(other.start);
+            run.end = run.end.max(other.end);
+            run.frontier = run.frontier.max(other.frontier);
+            run.requests = run.requests.saturating_add(other.requests);
+            for entry in self.entries.values_mut().filter(|entry| entry.run == other.id) {
+                entry.run = run.id;
+            }
+        }
+    }
+
+    fn limit_sequential(&mut self) {
+        while self.runs.iter().filter(|run| run.is_sequential()).count() > SEQUENTIAL_MAX {
+            let at = self.runs.iter().position(Run::is_sequential).expect("there are several");
+            self.forget(at);
+        }
+    }
+
+    fn forget(&mut self, at: usize) {
+        let run = self.runs.remove(at);
+        self.entries.retain(|_, entry| entry.run != run.id);
+    }
+
+    /// How far the run should be fetched now.
+    fn reach(&self, at: usize) -> u64 {
+        let run = &self.runs[at];
+        if run.requests == 1 {
+            return if run.start == 0 { self.layout.len().min(WHOLE_FILE_MAX) } else { run.end };
+        }
+        let ahead = run.ahead();
+        // Not until half of it is used up: a few long fetches rather than many short ones.
+        if run.frontier.saturating_sub(run.end) >= ahead / 2 { run.end } else { run.end + ahead }
+    }
+
+    /// Finds or orders a fetch for every byte of `wanted`. The last new one goes on towards `reach`.
+    fn cover(
+        &mut self,
+        run: usize,
+        wanted: &Range<u64>,
+        reach: u64,
+        plan: &mut Plan<F>,
+        make: &mut impl FnMut(Order) -> F,
+    ) {
+        let mut offset = wanted.start;
+        while offset < wanted.end {
+            let at = self.first_overlapping(offset);
+            let next = self.entries.range(at..).next().map(|(start, entry)| (*start, entry));
+            let end = match next {
+                Some((start, entry)) if start <= offset => {
+                    let end = entry.end.min(wanted.end);
+                    plan.parts.push((offset..end, Arc::clone(&entry.fetch)));
+                    end
+                }
+                next => {
+                    let room = next.map_or(u64::MAX, |(start, _)| start);
+                    let needed = wanted.end.min(room);
+                    let limit = if needed == wanted.end { reach.max(needed).min(room) } else { needed };
+                    let (end, fetch) = self.order(run, offset..needed, limit, make);
+                    plan.start.push(Arc::clone(&fetch));
+                    let end = end.min(needed);
+                    plan.parts.push((offset..end, fetch));
+                    end
+                }
+            };
+            offset = end;
+        }
+    }
+
+    /// Orders fetches from the run's frontier to `reach`, around what there is.
+    fn read_ahead(&mut self, run: usize, reach: u64, plan: &mut Plan<F>, make: &mut impl FnMut(Order) -> F) {
+        let mut offset = self.runs[run].frontier.max(self.runs[run].end);
+        while offset < reach {
+            let at = self.first_overlapping(offset);
+            let next = self.entries.range(at..).next().map(|(start, entry)| (*start, entry.end));
+            offset = match next {
+                Some((start, end)) if start <= offset => end,
+                next => {
+                    let limit = next.map_or(reach, |(start, _)| start.min(reach));
+                    let limit = self.cut(offset, limit);
+                    let Some(permit) = self.budget.take(limit - offset) else { return };
+                    let order = Order {
+                        range: offset..offset + permit.bytes(),
+                        permit: Some(permit),
+                        sequential: true,
+                    };
+                    let (end, fetch) = self.insert(run, order, make);
+                    plan.start.push(fetch);
+                    end
+                }
+            };
+            self.runs[run].frontier = self.runs[run].frontier.max(offset);
+        }
+    }
+
+    /// Orders one fetch that begins with `needed` and goes on to `limit` as far as block, fetch size and
+    /// budget allow. Returns its end.
+    fn order(
+        &mut self,
+        run: usize,
+        needed: Range<u64>,
+        limit: u64,
+        make: &mut impl FnMut(Order) -> F,
+    ) -> (u64, Arc<F>) {
+        let cut = self.cut(needed.start, limit);
+        let end = needed.end.min(cut);
+        let spare = cut - end;
+        let permit = if spare > 0 { self.budget.take(spare) } else { None };
+        let end = end + permit.as_ref().map_or(0, Permit::bytes);
+        let sequential = self.runs[run].is_sequential();
+        self.insert(run, Order { range: needed.start..end, permit, sequential }, make)
+    }
+
+    fn insert(&mut self, run: usize, order: Order, make: &mut impl FnMut(Order) -> F) -> (u64, Arc<F>) {
+        let Range { start, end } = order.range;
+        let fetch = Arc::new(make(order));
+        let run = &mut self.runs[run];
+        run.frontier = run.frontier.max(end);
+        let entry = Entry { end, run: run.id, consumed: Ranges::default(), fetch: Arc::clone(&fetch) };
+        self.entries.insert(start, entry);
+        (end, fetch)
+    }
+
+    /// The end of a fetch from `start` that would like to go to `limit`.
+    fn cut(&self, start: u64, limit: u64) -> u64 {
+        let limit = limit.min(self.layout.border_after(start));
+        // A remainder that is not worth a stream goes along.
+        if limit - start <= FETCH_MAX + FETCH_MAX / 4 { limit } else { start + FETCH_MAX }
+    }
+
+    /// The start of the entry that holds `offset`, else `offset`.
+    fn first_overlapping(&self, offset: u64) -> u64 {
+        match self.entries.range(..=offset).next_back() {
+            Some((start, entry)) if entry.end > offset => *start,
+            _ => offset,
+        }
+    }
+}
+
+impl Run {
+    fn is_continued_by(&self, wanted: &Range<u64>) -> bool {
+        let from_its_end_on = self.start <= wanted.start && wanted.start <= self.end.max(self.frontier);
+        from_its_end_on || wanted.end == self.start
+    }
+
+    fn touches(&self, other: &Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+}
+
+/// A set of numbers as disjoint ranges, in order.
+#[derive(Default)]
+struct Ranges(SmallVec<[Range<u64>; 2]>);
+
+impl Ranges {
+    fn add(&mut self, mut new: Range<u64>) {
+        self.0.retain(|old| {
+            let apart = old.end < new.start || new.end < old.start;
+            if !apart {
+                new = new.start.min(old.start)..new.end.max(old.end);
+            }
+            apart
+        });
+        let at = self.0.partition_point(|old| old.start < new.start);
+        self.0.insert(at, new);
+    }
+
+    fn covers(&self, all: &Range<u64>) -> bool {
+        self.0.iter().any(|range| range.start <= all.start && all.end <= range.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+
+    struct Fake {
+        range: Range<u64>,
+        sequential: bool,
+        failed: Cell<bool>,
+        _permit: Option<Permit>,
+    }
+
+    impl Fetching for Fake {
+        fn failed(&self) -> bool {
+            self.failed.get()
+        }
+    }
+
+    /// A window and a count of the bytes it fetched.
+    struct Bench {
+        window: Window<Fake>,
+        budget: Arc<Budget>,
+        layout: Layout,
+        fetched: u64,
+        fetches: u64,
+    }
+
+    impl Bench {
+        fn new(len: u64, block_size: u64) -> Self {
+            Self::with_budget(len, block_size, 256 * MIB)
+        }
+
+        fn with_budget(len: u64, block_size: u64, bytes: u64) -> Self {
+            let (layout, budget) = (Layout::new(len, block_size), Budget::new(bytes));
+            let window = Window::new(layout, Arc::clone(&budget));
+            Self { window, budget, layout, fetched: 0, fetches: 0 }
+        }
+
+        /// Plans a request and checks that the plan is sound.
+        fn plan(&mut self, offset: u64, len: u64) -> Plan<Fake> {
+            let wanted = self.layout.clip(offset, len as usize);
+            let plan = self.window.plan(wanted.clone(), u64::MAX, |order| Fake {
+                range: order.range,
+                sequential: order.sequential,
+                failed: Cell::new(false),
+                _permit: order.permit,
+            });
+            let mut next = wanted.start;
+            for (part, fetch) in &plan.parts {
+                assert_eq!(part.start, next, "a hole in the plan of {wanted:?}");
+                assert!(fetch.range.start <= part.start && part.end <= fetch.range.end);
+                next = part.end;
+            }
+            assert_eq!(next, wanted.end);
+            for fetch in &plan.start {
+                assert!(
+                    fetch.range.end <= self.layout.border_after(fetch.range.start),
+                    "crosses a block border"
+                );
+                self.fetched += fetch.range.end - fetch.range.start;
+                self.fetches += 1;
+            }
+            plan
+        }
+
+        fn read(&mut self, offset: u64, len: u64) {
+            drop(self.plan(offset, len));
+            self.window.consumed(&self.layout.clip(offset, len as usize));
+        }
+
+        fn held(&self) -> u64 {
+            self.window.entries.iter().map(|(start, entry)| entry.end - start).sum()
+        }
+    }
+
+    #[test]
+    fn a_sequential_reader_fetches_each_byte_once_and_leaves_nothing_behind() {
+        for request in [4 * KIB, 100_000, 128 * KIB, MIB, 5 * MIB] {
+            let len = 100 * MIB + 12_345;
+            let mut bench = Bench::new(len, 16 * MIB);
+            let mut offset = 0;
+            while offset < len {
+                bench.read(offset, request);
+                offset += request;
+                assert!(bench.held() <= AHEAD_MAX + FETCH_MAX, "{} bytes held", bench.held());
+            }
+            assert_eq!(bench.fetched, len, "requests of {request}");
+            assert_eq!(bench.held(), 0);
+            assert_eq!(bench.budget.left(), 256 * MIB);
+            assert!(bench.fetches < 60 || request == 5 * MIB, "{} fetches for {request}", bench.fetches);
+        }
+    }
+
+    #[test]
+    fn order_within_a_window_does_not_matter() {
+        // The kernel's read-ahead, delivered by several threads: batches of eight are turned around.
+        let len = 64 * MIB;
+        let mut bench = Bench::new(len, 16 * MIB);
+        let pieces: Vec<u64> = (0..len / (128 * KIB)).collect();
+        for batch in pieces.chunks(8) {
+            for piece in [5, 4, 7, 0, 6, 2, 1, 3].map(|at| batch[at]) {
+                bench.read(piece * 128 * KIB, 128 * KIB);
+            }
+        }
+        assert!(bench.fetched <= len * 101 / 100, "{} bytes for {len}", bench.fetched);
+        assert_eq!(bench.held(), 0);
+    }
+
+    #[test]
+    fn overlapping_requests_join_what_is_under_way() {
+        let mut bench = Bench::new(64 * MIB, 64 * MIB);
+        let first = bench.plan(0, 128 * KIB);
+        let second = bench.plan(128 * KIB, 128 * KIB);
+        let again = bench.plan(128 * KIB, 128 * KIB);
+        assert!(again.start.is_empty());
+        assert!(Arc::ptr_eq(&second.parts[0].1, &again.parts[0].1));
+        assert!(!Arc::ptr_eq(&first.parts[0].1, &second.parts[0].1));
+    }
+
+    #[test]
+    fn random_reads_fetch_exactly_what_they_ask() {
+        let mut bench = Bench::new(1 << 30, 64 * MIB);
+        let mut state = 1_u64;
+        for _ in 0..500 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Every second page only, so that no two of them touch.
+            bench.read((state >> 33) % ((1 << 30) / (8 * KIB)) * 8 * KIB, 4 * KIB);
+        }
+        assert!(bench.fetched <= 500 * 4 * KIB);
+        assert_eq!(bench.held(), 0);
+        assert!(bench.window.runs.len() <= RUNS_MAX);
+    }
+
+    #[test]
+    fn a_chance_neighbour_costs_little() {
+        let mut bench = Bench::new(1 << 30, 64 * MIB);
+        bench.read(40 * MIB, 4 * KIB);
+        bench.read(40 * MIB + 4 * KIB, 4 * KIB);
+        assert!(bench.fetched <= 32 * KIB, "{} bytes", bench.fetched);
+    }
+
+    #[test]
+    fn a_backward_reader_gets_exact_ranges() {
+        let mut bench = Bench::new(8 * MIB, 64 * MIB);
+        for piece in (0..64).rev() {
+            bench.read(piece * 128 * KIB, 128 * KIB);
+        }
+        assert_eq!(bench.fetched, 8 * MIB);
+    }
+
+    #[test]
+    fn a_small_file_comes_with_its_first_read() {
+        let mut bench = Bench::new(40_000, 64 * MIB);
+        bench.read(0, 4096);
+        bench.read(4096, 100_000);
+        assert_eq!((bench.fetched, bench.fetches), (40_000, 1));
+        assert_eq!(bench.held(), 0);
+        let mut bench = Bench::new(10 * MIB, 64 * MIB);
+        bench.read(0, 4096);
+        assert_eq!(bench.fetched, 4096);
+    }
+
+    #[test]
+    fn two_sequential_readers_of_one_handle_do_not_disturb_each_other() {
+        let len = 64 * MIB;
+        let mut bench = Bench::new(len, 16 * MIB);
+        for piece in 0..len / 2 / (128 * KIB) {
+            bench.read(piece * 128 * KIB, 128 * KIB);
+            bench.read(len / 2 + piece * 128 * KIB, 128 * KIB);
+        }
+        // The first reads ahead into the second's half at the end, which that one has consumed by then.
+        assert!(bench.fetched <= len + AHEAD_MAX + FETCH_MAX, "{} bytes", bench.fetched);
+    }
+
+    #[test]
+    fn without_budget_only_the_request_is_fetched() {
+        let mut bench = Bench::with_budget(64 * MIB, 64 * MIB, 0);
+        for piece in 0..16 {
+            let plan = bench.plan(piece * MIB, MIB);
+            assert_eq!(plan.parts[0].1.range, piece * MIB..(piece + 1) * MIB);
+            drop(plan);
+            bench.window.consumed(&(piece * MIB..(piece + 1) * MIB));
+        }
+        assert_eq!(bench.fetched, 16 * MIB);
+    }
+
+    #[test]
+    fn a_failed_fetch_is_not_joined() {
+        let mut bench = Bench::new(MIB, MIB);
+        let plan = bench.plan(0, 4096);
+        plan.parts[0].1.failed.set(true);
+        let again = bench.plan(0, 4096);
+        assert_eq!(again.start.len(), 1);
+        assert!(!again.parts[0].1.sequential || again.parts[0].1.range.end <= MIB);
+    }
+
+    #[test]
+    fn an_abandoned_run_gives_its_memory_back() {
+        let mut bench = Bench::new(1 << 30, 64 * MIB);
+        for run in 0..10 {
+            for piece in 0..8 {
+                bench.read(run * 100 * MIB + piece * 128 * KIB, 128 * KIB);
+            }
+        }
+        assert!(bench.held() <= SEQUENTIAL_MAX as u64 * (AHEAD_MAX + FETCH_MAX));
+        drop(bench.window);
+        assert_eq!(bench.budget.left(), 256 * MIB);
+    }
+
+    #[test]
+    fn ranges_merge() {
+        let mut ranges = Ranges::default();
+        ranges.add(0..2);
+        ranges.add(4..6);
+        assert!(!ranges.covers(&(0..6)));
+        ranges.add(2..4);
+        assert_eq!(ranges.0.len(), 1);
+        assert!(ranges.covers(&(0..6)));
+    }
+}

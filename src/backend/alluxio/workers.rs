@@ -1,0 +1,467 @@
+//! Who the workers are, which of them are on this host, and which one to take.
+//!
+//! Workers are known by address. Their ids change when the master restarts, so nothing is keyed by them. Where the
+//! master says a block is, is a hint: the worker may be gone, or the block.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+
+use super::flight::Flight;
+use super::master::Master;
+use super::options::AlluxioOptions;
+use super::options::HostPort;
+use super::options::LocationPolicy;
+use super::proto::grpc::BlockInfo;
+use super::proto::grpc::WorkerNetAddress;
+use super::retry::random;
+use crate::fs::Fault;
+use crate::fs::FsError;
+use crate::fs::Result;
+
+/// How long a worker that failed is passed over: first time, and at most.
+const SHUN_MIN: Duration = Duration::from_secs(1);
+const SHUN_MAX: Duration = Duration::from_secs(30);
+
+/// A list this young is not asked for again, though nobody in it will do.
+const LIST_FRESH: Duration = Duration::from_secs(1);
+
+/// A worker as this client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Worker {
+    /// The name that it registered with, which is also what other workers and the master call it.
+    pub(super) host: String,
+    /// Where to reach it.
+    pub(super) address: HostPort,
+    /// Its domain socket, if it has one.
+    pub(super) domain_socket: Option<PathBuf>,
+    /// Whether it runs on this host, as far as addresses tell. Its block files may be out of sight all the same.
+    pub(super) local: bool,
+    /// Bytes that it can hold; 0 if not known.
+    pub(super) capacity: u64,
+    /// Bytes that it holds.
+    pub(super) used: u64,
+}
+
+impl Worker {
+    /// Whether to look for its block files on this host.
+    pub(super) fn short_circuit(&self, options: &AlluxioOptions) -> bool {
+        options.short_circuit
+            && self.local
+            && (self.domain_socket.is_none() || options.short_circuit_preferred)
+    }
+
+    fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.used)
+    }
+}
+
+/// The live workers, their failures and the choice among them.
+pub(super) struct Workers {
+    options: Arc<AlluxioOptions>,
+    master: Arc<Master>,
+    list: ArcSwapOption<List>,
+    asking: Flight,
+    /// Hosts whose place was looked up since the list was.
+    places: Mutex<HashMap<String, bool>>,
+    shunned: Mutex<HashMap<HostPort, Shun>>,
+    /// For taking turns.
+    turn: AtomicU64,
+}
+
+struct List {
+    asked: Instant,
+    workers: Vec<Worker>,
+}
+
+/// A worker that failed.
+#[derive(Clone, Copy)]
+struct Shun {
+    until: Instant,
+    time: Duration,
+}
+
+/// What a block to be placed asks of a worker.
+#[derive(Clone, Copy)]
+struct Want {
+    /// 0 where no block is known yet.
+    block_id: i64,
+    bytes: u64,
+    turn: u64,
+    random: u64,
+}
+
+impl Workers {
+    /// None known yet.
+    pub(super) fn new(options: Arc<AlluxioOptions>, master: Arc<Master>) -> Self {
+        Self {
+            options,
+            master,
+            list: ArcSwapOption::default(),
+            asking: Flight::default(),
+            places: Mutex::default(),
+            shunned: Mutex::default(),
+            turn: AtomicU64::new(random()),
+        }
+    }
+
+    /// Those who have `block`, the best first: on this host, then elsewhere, then those that failed lately.
+    pub(super) async fn holders(&self, block: &BlockInfo) -> Vec<Worker> {
+        let mut workers = Vec::with_capacity(block.locations.len());
+        for address in block.locations.iter().filter_map(|location| location.worker_address.as_ref()) {
+            workers.push(self.worker(address).await);
+        }
+        workers.sort_by_cached_key(|worker| (self.is_shunned(&worker.address), !worker.local, random()));
+        workers
+    }
+
+    /// A worker to write a block of `block_size` to, none of `excluded`.
+    pub(super) async fn for_write(&self, block_size: u64, excluded: &[HostPort]) -> Result<Worker> {
+        self.choose(&self.options.write_policy, 0, block_size, excluded).await
+    }
+
+    /// A worker to read a block through that no worker has, none of `excluded`.
+    pub(super) async fn for_ufs_read(
+        &self,
+        block_id: i64,
+        length: u64,
+        excluded: &[HostPort],
+    ) -> Result<Worker> {
+        self.choose(&self.options.ufs_read_policy, block_id, length, excluded).await
+    }
+
+    /// A live worker on this host.
+    pub(super) async fn local(&self) -> Option<Worker> {
+        let list = self.list(self.options.worker_list_refresh).await.ok()?;
+        list.workers.iter().find(|worker| worker.local).cloned()
+    }
+
+    /// A worker did not answer or broke off: others are taken for a while.
+    pub(super) fn failed(&self, address: &HostPort) {
+        let now = Instant::now();
+        let mut shunned = self.shunned.lock();
+        let time = match shunned.get(address) {
+            // Many calls fail at once when a worker goes; that is one failure.
+            Some(shun) if now < shun.until => return,
+            Some(shun) => (shun.time * 2).min(SHUN_MAX),
+            None => SHUN_MIN,
+        };
+        shunned.insert(address.clone(), Shun { until: now + time, time });
+    }
+
+    /// A worker did what it was asked.
+    pub(super) fn worked(&self, address: &HostPort) {
+        self.shunned.lock().remove(address);
+    }
+
+    fn is_shunned(&self, address: &HostPort) -> bool {
+        self.shunned.lock().get(address).is_some_and(|shun| Instant::now() < shun.until)
+    }
+
+    async fn choose(
+        &self,
+        policy: &LocationPolicy,
+        block_id: i64,
+        bytes: u64,
+        excluded: &[HostPort],
+    ) -> Result<Worker> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let want = Want { block_id, bytes, turn, random: random() };
+        let mut list = self.list(self.options.worker_list_refresh).await?;
+        if !list.workers.iter().any(|worker| self.is_open(worker, excluded)) {
+            list = self.list(LIST_FRESH).await?;
+        }
+        let open: Vec<&Worker> =
+            list.workers.iter().filter(|worker| self.is_open(worker, excluded)).collect();
+        let any: Vec<&Worker> =
+            list.workers.iter().filter(|worker| !excluded.contains(&worker.address)).collect();
+        // Rather one that failed lately than none.
+        let chosen = pick(policy, &open, want).or_else(|| pick(policy, &any, want));
+        chosen.cloned().ok_or_else(|| self.nobody(policy, &list.workers, bytes, excluded))
+    }
+
+    fn is_open(&self, worker: &Worker, excluded: &[HostPort]) -> bool {
+        !excluded.contains(&worker.address) && !self.is_shunned(&worker.address)
+    }
+
+    fn nobody(
+        &self,
+        policy: &LocationPolicy,
+        workers: &[Worker],
+        bytes: u64,
+        excluded: &[HostPort],
+    ) -> FsError {
+        let detail = match (workers.len(), excluded.len()) {
+            (0, _) => "no Alluxio worker is registered at the master, try again when one is up".to_owned(),
+            (live, 0) => format!("none of {live} workers will do for a block of {bytes} bytes by {policy:?}"),
+            (live, tried) => format!("{tried} workers failed, and no other of {live} will do by {policy:?}"),
+        };
+        FsError::because(Fault::Unavailable, detail)
+    }
+
+    /// The live workers, asked for not longer than `age` ago. If the master does not answer, an older list is better
+    /// than none.
+    async fn list(&self, age: Duration) -> Result<Arc<List>> {
+        let known = self.list.load_full();
+        // An empty list is not kept: the cluster is just starting up.
+        let ready =
+            || self.list.load_full().filter(|list| list.asked.elapsed() < age && !list.workers.is_empty());
+        match self.asking.run(ready, async { Ok(self.ask().await?) }).await {
+            Ok(list) => Ok(list),
+            Err(failure) => known.ok_or(failure.error),
+        }
+    }
+
+    async fn ask(&self) -> Result<Arc<List>> {
+        let infos = self.master.worker_infos().await?;
+        self.places.lock().clear();
+        let mut workers = Vec::with_capacity(infos.len());
+        for info in &infos {
+            let Some(address) = &info.address else {
+                continue;
+            };
+            let worker = self.worker(address).await;
+            let capacity = info.capacity_bytes().max(0).cast_unsigned();
+            workers.push(Worker { capacity, used: info.used_bytes().max(0).cast_unsigned(), ..worker });
+        }
+        // A fixed order, so that choices by hash and by turn mean the same every time.
+        workers.sort_by(|one, other| one.address.cmp(&other.address));
+        let list = Arc::new(List { asked: Instant::now(), workers });
+        self.list.store(Some(Arc::clone(&list)));
+        Ok(list)
+    }
+
+    async fn worker(&self, address: &WorkerNetAddress) -> Worker {
+        let host = address.host();
+        let dial = if address.container_host().is_empty() { host } else { address.container_host() };
+        let port = u16::try_from(address.data_port()).unwrap_or(0);
+        let socket = PathBuf::from(address.domain_socket_path());
+        let domain_socket = (!socket.as_os_str().is_empty() && socket.exists()).then_some(socket);
+        let local = self.options.hostname.as_deref() == Some(host)
+            || (self.options.domain_socket_as_uuid && domain_socket.is_some())
+            || self.is_here(host).await;
+        Worker {
+            host: host.to_owned(),
+            address: HostPort::new(dial, port),
+            domain_socket: domain_socket.filter(|_| local),
+            local,
+            capacity: 0,
+            used: 0,
+        }
+    }
+
+    /// Whether `host` is an address of this host.
+    async fn is_here(&self, host: &str) -> bool {
+        if let Some(here) = self.places.lock().get(host) {
+            return *here;
+        }
+        let here = match lookup_host((host, 0)).await {
+            Ok(mut addresses) => addresses.any(|address| is_own(address.ip())),
+            Err(_) => false,
+        };
+        self.places.lock().insert(host.to_owned(), here);
+        here
+    }
+}
+
+/// Whether an interface of this host has the address: the kernel lets only those be bound.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// The worker that `policy` takes from `workers`.
+fn pick<'a>(policy: &LocationPolicy, workers: &[&'a Worker], want: Want) -> Option<&'a Worker> {
+    let fits = |worker: &&Worker| worker.capacity >= want.bytes;
+    match policy {
+        LocationPolicy::LocalFirst => local_or_any(workers, fits, want.random),
+        LocationPolicy::LocalFirstAvoidEviction { reserved_bytes } => {
+            let roomy = |worker: &&Worker| worker.free() >= want.bytes.saturating_add(*reserved_bytes);
+            // Where nobody has room, somebody must evict.
+            local_or_any(workers, roomy, want.random).or_else(|| local_or_any(workers, fits, want.random))
+        }
+        LocationPolicy::MostAvailableFirst => workers
+            .iter()
+            .copied()
+            .filter(fits)
+            .max_by_key(|worker| (worker.free(), Reverse(&worker.address))),
+        LocationPolicy::RoundRobin => nth(&fitting(workers, fits), want.turn),
+        LocationPolicy::DeterministicHash { shards } => by_hash(workers, fits, *shards, want),
+        LocationPolicy::CapacityBasedRandom => by_capacity(&fitting(workers, fits), want.random),
+        LocationPolicy::SpecificHost(host) => workers.iter().copied().find(|worker| worker.host == *host),
+    }
+}
+
+fn fitting<'a>(workers: &[&'a Worker], fits: impl Fn(&&'a Worker) -> bool) -> Vec<&'a Worker> {
+    workers.iter().copied().filter(fits).collect()
+}
+
+fn nth<'a>(workers: &[&'a Worker], number: u64) -> Option<&'a Worker> {
+    let count = workers.len() as u64;
+    (count > 0).then(|| workers[(number % count) as usize])
+}
+
+fn local_or_any<'a>(
+    workers: &[&'a Worker],
+    fits: impl Fn(&&'a Worker) -> bool,
+    random: u64,
+) -> Option<&'a Worker> {
+    let fitting = fitting(workers, fits);
+    fitting.iter().copied().find(|worker| worker.local).or_else(|| nth(&fitting, random))
+}
+
+/// One of the `shards` workers that follow the block's place in the list, so that all mounts put the load of a block
+/// on the same few. Not the places that the Java client computes: those differ between its versions.
+fn by_hash<'a>(
+    workers: &[&'a Worker],
+    fits: impl Fn(&&'a Worker) -> bool,
+    shards: usize,
+    want: Want,
+) -> Option<&'a Worker> {
+    let start = (spread(want.block_id.cast_unsigned()) % workers.len().max(1) as u64) as usize;
+    let (before, after) = workers.split_at(start);
+    let candidates: Vec<&Worker> =
+        after.iter().chain(before).copied().filter(fits).take(shards.max(1)).collect();
+    nth(&candidates, want.random)
+}
+
+/// Spreads neighbouring numbers over all 64 bits (the finalizer of splitmix64).
+fn spread(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
+
+/// A random one, twice as likely if it is twice as big.
+fn by_capacity<'a>(workers: &[&'a Worker], random: u64) -> Option<&'a Worker> {
+    let total: u128 = workers.iter().map(|worker| u128::from(worker.capacity)).sum();
+    if total == 0 {
+        return nth(workers, random);
+    }
+    let mut point = u128::from(random) % total;
+    workers.iter().copied().find(|worker| {
+        let here = point < u128::from(worker.capacity);
+        point = point.saturating_sub(u128::from(worker.capacity));
+        here
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(host: &str, local: bool, capacity: u64, used: u64) -> Worker {
+        let address = HostPort::new(host, 29999);
+        Worker { host: host.to_owned(), address, domain_socket: None, local, capacity, used }
+    }
+
+    fn picked(policy: &LocationPolicy, workers: &[Worker], bytes: u64, turn: u64) -> Option<String> {
+        let workers: Vec<&Worker> = workers.iter().collect();
+        let want = Want { block_id: 7 << 24, bytes, turn, random: turn };
+        pick(policy, &workers, want).map(|worker| worker.host.clone())
+    }
+
+    fn three() -> Vec<Worker> {
+        vec![worker("a", false, 100, 90), worker("b", true, 100, 99), worker("c", false, 50, 0)]
+    }
+
+    #[test]
+    fn the_local_worker_comes_first_unless_the_block_never_fits() {
+        let policy = LocationPolicy::LocalFirst;
+        assert_eq!(picked(&policy, &three(), 10, 0).unwrap(), "b");
+        let small = [worker("a", false, 100, 0), worker("b", true, 5, 0)];
+        assert_eq!(picked(&policy, &small, 10, 0).unwrap(), "a");
+        assert_eq!(picked(&policy, &small, 1000, 0), None);
+    }
+
+    #[test]
+    fn evictions_are_avoided_while_somebody_has_room() {
+        let policy = LocationPolicy::LocalFirstAvoidEviction { reserved_bytes: 5 };
+        assert_eq!(picked(&policy, &three(), 10, 0).unwrap(), "c");
+        assert_eq!(picked(&policy, &three(), 60, 0).unwrap(), "b");
+    }
+
+    #[test]
+    fn the_emptiest_is_taken() {
+        assert_eq!(picked(&LocationPolicy::MostAvailableFirst, &three(), 10, 0).unwrap(), "c");
+        assert_eq!(picked(&LocationPolicy::MostAvailableFirst, &three(), 80, 0).unwrap(), "a");
+    }
+
+    #[test]
+    fn turns_go_round() {
+        let hosts: Vec<String> =
+            (0..4).filter_map(|turn| picked(&LocationPolicy::RoundRobin, &three(), 10, turn)).collect();
+        assert_eq!(hosts, ["a", "b", "c", "a"]);
+    }
+
+    #[test]
+    fn a_block_has_its_place_in_the_list() {
+        let policy = LocationPolicy::DeterministicHash { shards: 1 };
+        let first = picked(&policy, &three(), 10, 0).unwrap();
+        assert!((1..9).all(|random| picked(&policy, &three(), 10, random).unwrap() == first));
+        let two = LocationPolicy::DeterministicHash { shards: 2 };
+        let mut hosts: Vec<String> = (0..9).filter_map(|random| picked(&two, &three(), 10, random)).collect();
+        hosts.sort();
+        hosts.dedup();
+        assert_eq!(hosts.len(), 2);
+        let places: Vec<u64> = (0..99).map(|block| spread(block << 24) % 3).collect();
+        assert!((0..3).all(|place| places.contains(&place)), "blocks of different files spread");
+    }
+
+    #[test]
+    fn bigger_workers_get_more() {
+        let hosts: Vec<String> = (0..250)
+            .filter_map(|random| picked(&LocationPolicy::CapacityBasedRandom, &three(), 10, random))
+            .collect();
+        assert_eq!(hosts.iter().filter(|host| *host == "a").count(), 100);
+        assert_eq!(hosts.iter().filter(|host| *host == "c").count(), 50);
+    }
+
+    #[test]
+    fn a_specific_host_is_the_only_one() {
+        let policy = LocationPolicy::SpecificHost("c".to_owned());
+        assert_eq!(picked(&policy, &three(), 10, 0).unwrap(), "c");
+        assert_eq!(picked(&LocationPolicy::SpecificHost("d".to_owned()), &three(), 10, 0), None);
+    }
+
+    #[test]
+    fn no_workers_no_choice() {
+        for policy in [
+            LocationPolicy::LocalFirst,
+            LocationPolicy::RoundRobin,
+            LocationPolicy::MostAvailableFirst,
+            LocationPolicy::CapacityBasedRandom,
+            LocationPolicy::DeterministicHash { shards: 1 },
+        ] {
+            assert_eq!(picked(&policy, &[], 1, 0), None, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_this_host_are_its_own() {
+        assert!(is_own("127.0.0.1".parse().unwrap()));
+        assert!(!is_own("192.0.2.77".parse().unwrap()));
+    }
+
+    #[test]
+    fn short_circuit_needs_a_local_worker_and_no_better_way() {
+        let options = AlluxioOptions::default();
+        let here = worker("a", true, 0, 0);
+        assert!(here.short_circuit(&options));
+        assert!(!worker("a", false, 0, 0).short_circuit(&options));
+        let socket = Worker { domain_socket: Some(PathBuf::from("/s")), ..here };
+        assert!(!socket.short_circuit(&options));
+        assert!(socket.short_circuit(&AlluxioOptions { short_circuit_preferred: true, ..options.clone() }));
+        assert!(!socket.short_circuit(&AlluxioOptions { short_circuit: false, ..options }));
+    }
+}

@@ -1,0 +1,513 @@
+//! A file that is being written: the front that the caller appends to, and the job that carries the data to
+//! workers and talks to the master.
+//!
+//! The job runs on its own, so an interrupted caller never leaves half a call behind: what was taken is
+//! written, or the whole file is given up. A front that is dropped without a commit, for whatever reason,
+//! makes the job abort its streams and remove the file.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::block_write::Target;
+use super::block_write::Writing;
+use super::incomplete::IncompleteFile;
+use super::master::Removal;
+use super::master::UfsEnd;
+use super::options::WriteType;
+use super::proto::dataserver::CreateUfsFileOptions;
+use super::proto::grpc::file::FileInfo;
+use crate::fs::Attr;
+use crate::fs::CreateOptions;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileWriter;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Result;
+use crate::fs::Timestamp;
+
+/// How long a caller's interrupt is not heeded. A signal that does not end a process (a timer, a runtime that
+/// preempts its threads) must not fail a write that is about to succeed; one that does may wait this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Chunks between the front and the job.
+const QUEUE_MAX: usize = 4;
+
+/// A worker takes messages of up to 4 MiB, of which ten bytes are not data.
+const CHUNK_MAX: u64 = (4 << 20) - 64;
+
+/// Blocks that are being committed at a time.
+const COMMITS_MAX: usize = 8;
+
+/// How long a path may be missing: between a rename at the master and the word of it.
+const RENAME_TIME: Duration = Duration::from_secs(2);
+
+/// Makes the file `place`, a path in Alluxio.
+pub(super) fn create(
+    shared: &Arc<Shared>,
+    ctx: &Ctx,
+    place: &FsPath,
+    options: &CreateOptions,
+) -> Result<(Attr, Box<dyn FileWriter>)> {
+    let (sender, made) = oneshot::channel();
+    let (maker, path, options) = (Arc::clone(shared), place.clone(), *options);
+    shared.bridge.spawn(async move {
+        let result = maker.master.create_file(&path, options.mode, options.replace).await;
+        if let Err(Ok((file, _))) = sender.send(result) {
+            // Whoever asked was interrupted.
+            remove(&maker, &file).await;
+        }
+    });
+    let (file, info) =
+        shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
+    let mut writer = Writer::new(Arc::clone(shared), shared.attr(&info), file, &info);
+    // After the writer, which removes the file if this is interrupted.
+    let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
+    writer.attr = shared.attr(&info);
+    Ok((writer.attr.clone(), Box::new(writer)))
+}
+
+fn job_died() -> FsError {
+    FsError::because(Fault::Io, "the task of this file has ended")
+}
+
+/// What the front tells the job.
+enum Command {
+    Data(Bytes),
+    Sync(oneshot::Sender<Result<()>>),
+    Commit(oneshot::Sender<Result<()>>),
+}
+
+/// What the two tell each other out of order.
+#[derive(Default)]
+struct Notes {
+    /// Why the job has ended. Every later call fails with it.
+    failure: Mutex<Option<FsError>>,
+    /// The path, if it changed since the job looked.
+    renamed: Mutex<Option<FsPath>>,
+    /// Told of every rename.
+    moved: Notify,
+}
+
+/// The caller's side.
+struct Writer {
+    shared: Arc<Shared>,
+    attr: Attr,
+    written: u64,
+    chunk: usize,
+    /// The chunk that is being filled.
+    pending: BytesMut,
+    /// Full chunks that there was no room for in the queue: never more than one append makes.
+    overflow: VecDeque<Bytes>,
+    /// Its end, without a commit before it, gives the file up.
+    commands: mpsc::Sender<Command>,
+    notes: Arc<Notes>,
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>, attr: Attr, file: IncompleteFile, info: &FileInfo) -> Self {
+        let options = &shared.options;
+        let chunk = options.writer_chunk.clamp(1, CHUNK_MAX) as usize;
+        let queue = options.writer_buffer_messages.clamp(1, QUEUE_MAX);
+        let (commands, receiver) = mpsc::channel(queue);
+        let notes = Arc::new(Notes::default());
+        let job = Job::new(Arc::clone(&shared), Arc::clone(&notes), file, info);
+        shared.bridge.spawn(job.run(receiver));
+        Self {
+            shared,
+            attr,
+            written: 0,
+            chunk,
+            pending: BytesMut::new(),
+            overflow: VecDeque::new(),
+            commands,
+            notes,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.notes.failure.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Why nobody listens to commands any more.
+    fn verdict(notes: &Notes) -> FsError {
+        notes.failure.lock().clone().unwrap_or_else(job_died)
+    }
+
+    /// The one copy of the data: from the request's buffer, which its owner uses again, into the chunk that goes
+    /// to the worker.
+    fn take(&mut self, mut data: &[u8]) {
+        self.written += data.len() as u64;
+        while !data.is_empty() {
+            let (part, rest) = data.split_at(data.len().min(self.chunk - self.pending.len()));
+            self.pending.extend_from_slice(part);
+            data = rest;
+            if self.pending.len() == self.chunk {
+                self.cut();
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        if !self.pending.is_empty() {
+            self.overflow.push_back(self.pending.split().freeze());
+        }
+    }
+
+    /// Hands over what there is room for.
+    fn offer(&mut self) {
+        while !self.overflow.is_empty() {
+            let Ok(room) = self.commands.try_reserve() else { return };
+            room.send(Command::Data(self.overflow.pop_front().expect("it is not empty")));
+        }
+    }
+
+    /// Waits until all full chunks are handed over. May be dropped at any point.
+    async fn drain(
+        overflow: &mut VecDeque<Bytes>,
+        commands: &mpsc::Sender<Command>,
+        notes: &Notes,
+    ) -> Result<()> {
+        while !overflow.is_empty() {
+            let room = commands.reserve().await.map_err(|_| Self::verdict(notes))?;
+            room.send(Command::Data(overflow.pop_front().expect("it is not empty")));
+        }
+        Ok(())
+    }
+
+    /// Hands over everything, then a command, and waits for its answer.
+    fn ask(&mut self, ctx: &Ctx, command: impl FnOnce(oneshot::Sender<Result<()>>) -> Command) -> Result<()> {
+        self.check()?;
+        self.cut();
+        let (sender, answer) = oneshot::channel();
+        let (overflow, commands, notes) = (&mut self.overflow, &self.commands, &self.notes);
+        wait(&self.shared, ctx, None, async move {
+            Self::drain(overflow, commands, notes).await?;
+            commands.send(command(sender)).await.map_err(|_| Self::verdict(notes))?;
+            answer.await.unwrap_or_else(|_| Err(Self::verdict(notes)))
+        })
+    }
+}
+
+/// Waits like the bridge, but hears an interrupt only after a while.
+fn wait<T>(
+    shared: &Shared,
+    ctx: &Ctx,
+    deadline: Option<Instant>,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut future = pin!(future);
+    let patience = Instant::now() + PATIENCE;
+    match shared.bridge.run(&Ctx::daemon(), Some(patience), async { Ok(future.as_mut().await) }) {
+        Ok(result) => result,
+        Err(_) => shared.bridge.run(ctx, deadline, future),
+    }
+}
+
+impl FileWriter for Writer {
+    fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
+        self.check()?;
+        if !self.overflow.is_empty() {
+            let deadline = Some(Instant::now() + self.shared.options.data_write_timeout);
+            let drain = Self::drain(&mut self.overflow, &self.commands, &self.notes);
+            wait(&self.shared, ctx, deadline, drain)?;
+        }
+        // From here on nothing waits, so that data is taken as a whole or not at all.
+        self.take(data);
+        self.offer();
+        Ok(())
+    }
+
+    fn sync(&mut self, ctx: &Ctx) -> Result<()> {
+        self.ask(ctx, Command::Sync)
+    }
+
+    fn commit(&mut self, ctx: &Ctx) -> Result<Attr> {
+        self.ask(ctx, Command::Commit)?;
+        self.attr.size = self.written;
+        self.attr.mtime = Timestamp::now();
+        self.attr.ctime = self.attr.mtime;
+        self.attr.complete = true;
+        Ok(self.attr.clone())
+    }
+
+    fn renamed(&mut self, to: &FsPath) {
+        match self.shared.place(to) {
+            Ok(path) => {
+                *self.notes.renamed.lock() = Some(path);
+                self.notes.moved.notify_waiters();
+            }
+            Err(err) => log::warn!("a file that is being written was moved to {to}: {err}"),
+        }
+    }
+}
+
+/// The other side: owns the streams and the incomplete file.
+struct Job {
+    shared: Arc<Shared>,
+    notes: Arc<Notes>,
+    file: IncompleteFile,
+    block_size: u64,
+    length: u64,
+    /// The way into Alluxio; none for a file that only the under file system gets, or no longer.
+    blocks: Option<Blocks>,
+    /// The way into the under file system.
+    ufs: Option<Writing>,
+}
+
+/// The blocks of the file that are not committed.
+#[derive(Default)]
+struct Blocks {
+    current: Option<Writing>,
+    /// Full blocks of a file whose only copy they are. A committed block may be evicted, and a file that is larger
+    /// than the store would silently evict its own beginning; blocks that are not committed cannot be, and the
+    /// store says that it is full.
+    held: Vec<Writing>,
+    commits: JoinSet<Result<()>>,
+}
+
+impl Job {
+    fn new(shared: Arc<Shared>, notes: Arc<Notes>, file: IncompleteFile, info: &FileInfo) -> Self {
+        let write_type = shared.options.write_type;
+        let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough)
+            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(Box::new(ufs_file(info)))));
+        let blocks = (write_type != WriteType::Through).then(Blocks::default);
+        let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
+        let block_size = if block_size == 0 { shared.options.block_size } else { block_size };
+        Self { shared, notes, file, block_size, length: 0, blocks, ufs }
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        match self.serve(&mut commands).await {
+            Ok(true) => return,
+            Ok(false) => log::debug!("{} is given up by its writer", self.file.path()),
+            Err(err) => {
+                log::debug!("{} is given up: {err}", self.file.path());
+                // Before the receiver goes, which is how the front notices.
+                *self.notes.failure.lock() = Some(err);
+            }
+        }
+        drop(commands);
+        self.blocks = None;
+        self.ufs = None;
+        self.follow_rename();
+        remove(&self.shared, &self.file).await;
+    }
+
+    /// Carries out commands to the commit (true), or to the end of the front (false).
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<bool> {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Data(data) => self.write(data).await?,
+                Command::Sync(reply) => {
+                    let result = self.flush().await;
+                    // Nobody listens if the caller was interrupted; the data is there all the same.
+                    let _ = reply.send(result.clone());
+                    result?;
+                }
+                Command::Commit(mut reply) => {
+                    let result = tokio::select! {
+                        result = self.commit() => result,
+                        () = reply.closed() => return Ok(false),
+                    };
+                    let _ = reply.send(result.clone());
+                    return result.map(|()| true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn write(&mut self, data: Bytes) -> Result<()> {
+        self.length += data.len() as u64;
+        if self.blocks.is_some()
+            && let Err(err) = self.write_blocks(data.clone()).await
+        {
+            self.give_up_caching(err)?;
+        }
+        match &mut self.ufs {
+            Some(ufs) => ufs.write(data).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Alluxio cannot take the data. The file goes on if the under file system gets it anyway.
+    fn give_up_caching(&mut self, err: FsError) -> Result<()> {
+        if self.ufs.is_none() {
+            return Err(err);
+        }
+        log::warn!("{} goes to the under file system only: {err}", self.file.path());
+        self.blocks = None;
+        Ok(())
+    }
+
+    async fn write_blocks(&mut self, mut data: Bytes) -> Result<()> {
+        while !data.is_empty() {
+            let mut block = match self.blocks.as_mut().and_then(|blocks| blocks.current.take()) {
+                Some(block) => block,
+                None => self.next_block().await?,
+            };
+            let room = usize::try_from(self.block_size - block.written()).unwrap_or(usize::MAX);
+            block.write(data.split_to(room.min(data.len()))).await?;
+            let Some(blocks) = &mut self.blocks else { return Ok(()) };
+            if block.written() < self.block_size {
+                blocks.current = Some(block);
+            } else if self.shared.options.write_type == WriteType::MustCache {
+                block.forget_kept();
+                blocks.held.push(block);
+            } else {
+                blocks.commit(block).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_block(&mut self) -> Result<Writing> {
+        self.follow_rename();
+        let id = match self.shared.master.new_block(&mut self.file).await {
+            Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
+            result => result?,
+        };
+        let pin = self.shared.options.write_type == WriteType::AsyncThrough;
+        Ok(Writing::new(Arc::clone(&self.shared), Target::Block { id, size: self.block_size, pin }))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if let Some(blocks) = &mut self.blocks
+            && let Err(err) = blocks.flush().await
+        {
+            self.give_up_caching(err)?;
+        }
+        match &mut self.ufs {
+            Some(ufs) => ufs.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let ufs = match self.ufs.take() {
+            Some(ufs) => Some(UfsEnd { length: self.length, content_hash: ufs.commit().await? }),
+            None => None,
+        };
+        if let Some(blocks) = self.blocks.take()
+            && let Err(err) = blocks.finish().await
+        {
+            if ufs.is_none() {
+                return Err(err);
+            }
+            log::warn!("{} is in the under file system only: {err}", self.file.path());
+        }
+        self.follow_rename();
+        match self.shared.master.complete_file(&self.file, ufs.clone()).await {
+            Err(err) if self.was_renamed(&err).await => {
+                self.shared.master.complete_file(&self.file, ufs).await
+            }
+            result => result,
+        }
+    }
+
+    fn follow_rename(&mut self) -> bool {
+        let renamed = self.notes.renamed.lock().take();
+        let moved = renamed.is_some();
+        if let Some(path) = renamed {
+            self.file.renamed(path);
+        }
+        moved
+    }
+
+    /// Whether `err` means that the path is an old one. The word of a rename comes a little after the rename.
+    async fn was_renamed(&mut self, err: &FsError) -> bool {
+        if !matches!(err.fault(), Fault::NotFound | Fault::Stale) {
+            return false;
+        }
+        let notes = Arc::clone(&self.notes);
+        let mut moved = pin!(notes.moved.notified());
+        moved.as_mut().enable();
+        if self.follow_rename() {
+            return true;
+        }
+        timeout(RENAME_TIME, moved).await.is_ok() && self.follow_rename()
+    }
+}
+
+impl Blocks {
+    /// Lets `block` be committed while others are written.
+    async fn commit(&mut self, block: Writing) -> Result<()> {
+        while self.commits.len() >= COMMITS_MAX {
+            self.next_commit().await?;
+        }
+        self.commits.spawn(async move { block.commit().await.map(drop) });
+        Ok(())
+    }
+
+    async fn next_commit(&mut self) -> Result<()> {
+        match self.commits.join_next().await {
+            Some(result) => result.unwrap_or_else(|_| Err(job_died())),
+            None => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        for block in self.held.iter_mut().chain(&mut self.current) {
+            block.flush().await?;
+        }
+        while !self.commits.is_empty() {
+            self.next_commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Commits what is not committed yet.
+    async fn finish(mut self) -> Result<()> {
+        let rest: Vec<Writing> = self.current.take().into_iter().chain(self.held.drain(..)).collect();
+        for block in rest {
+            self.commit(block).await?;
+        }
+        while !self.commits.is_empty() {
+            self.next_commit().await?;
+        }
+        Ok(())
+    }
+}
+
+fn ufs_file(info: &FileInfo) -> CreateUfsFileOptions {
+    CreateUfsFileOptions {
+        ufs_path: Some(info.ufs_path().to_owned()),
+        owner: Some(info.owner().to_owned()),
+        group: Some(info.group().to_owned()),
+        mode: Some(info.mode()),
+        mount_id: Some(info.mount_id()),
+        acl: None,
+    }
+}
+
+/// Removes the file if its path still is this file, and nobody has completed it.
+async fn remove(shared: &Shared, file: &IncompleteFile) {
+    let path = file.path();
+    let result = match shared.master.known_status(path).await {
+        Ok(info) if info.file_id() == file.file_id() && !info.completed() => {
+            shared.master.remove(path, Removal::One).await
+        }
+        Ok(_) => Ok(()),
+        Err(err) => Err(err),
+    };
+    match result {
+        Ok(()) => {}
+        Err(err) if err.fault() == Fault::NotFound => {}
+        Err(err) => log::warn!("{path} is left behind incomplete: {err}"),
+    }
+}

@@ -1,0 +1,128 @@
+//! The grammar of the command line.
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+/// Mounts a path of an Alluxio cluster, or a local directory, as a file system.
+#[derive(Debug, Parser)]
+#[command(name = "alluxio-fuse", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Mount a path of Alluxio, or a local directory
+    Mount(MountArgs),
+    /// End a mount
+    #[command(visible_alias = "umount")]
+    Unmount(UnmountArgs),
+    /// List the mounts of this machine
+    Stat,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct MountArgs {
+    /// Stay in the foreground, with the log on the terminal
+    #[arg(short = 'n', long)]
+    pub(super) foreground: bool,
+
+    /// Mount options and properties, comma separated: `-o allow_other,alluxio.user.file.writetype.default=THROUGH`
+    ///
+    /// May be repeated. Options replace those of the property alluxio.fuse.mount.options, `direct_io` unless set.
+    /// `\,` is a comma within a value.
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    pub(super) options: Vec<String>,
+
+    /// Longest wait for the mount to answer
+    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 180,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) timeout: u64,
+
+    /// For the process that serves a mount in the background
+    #[arg(long, hide = true)]
+    pub(super) daemon: bool,
+
+    /// Directory to mount at, or else the property alluxio.fuse.mount.point
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+
+    /// Path of Alluxio to show, or file:///dir for a local directory, or else the property
+    /// alluxio.fuse.mount.alluxio.path
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UnmountArgs {
+    /// End it at once: what is being written is lost
+    #[arg(short = 'f', long)]
+    pub(super) force: bool,
+
+    /// Longest wait for the mount to end
+    #[arg(short = 'w', long, value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(super) wait: u64,
+
+    /// Where it is mounted, or else the property alluxio.fuse.mount.point
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn mount(words: &[&str]) -> MountArgs {
+        let words = ["alluxio-fuse", "mount"].iter().chain(words);
+        match Arguments::try_parse_from(words).unwrap().command {
+            Command::Mount(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_anywhere_and_be_repeated() {
+        let orders: [&[&str]; 3] = [
+            &["-n", "-o", "a,b=c", "-o", "d", "-t", "9", "/mnt", "/people"],
+            &["/mnt", "-o", "a,b=c", "/people", "-n", "-t9", "-od"],
+            &["/mnt", "/people", "-nt", "9", "-o", "a,b=c", "-o=d"],
+        ];
+        for order in orders {
+            let args = mount(order);
+            assert!(args.foreground);
+            assert_eq!(args.timeout, 9);
+            assert_eq!(args.options, ["a,b=c", "d"]);
+            assert_eq!((args.point.as_deref(), args.path.as_deref()), (Some("/mnt"), Some("/people")));
+        }
+    }
+
+    #[test]
+    fn both_places_may_be_left_out() {
+        let args = mount(&[]);
+        assert_eq!((args.point, args.path, args.foreground), (None, None, false));
+    }
+
+    #[test]
+    fn umount_is_unmount() {
+        for name in ["umount", "unmount"] {
+            let words = ["alluxio-fuse", name, "-f", "/mnt", "-w", "5"];
+            match Arguments::try_parse_from(words).unwrap().command {
+                Command::Unmount(args) => {
+                    assert!(args.force);
+                    assert_eq!((args.wait, args.point.as_deref()), (5, Some("/mnt")));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Where a setting came from, which decides who wins, and how to say it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// How strong a setting is: Alluxio's order, the later ones win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Built into the program.
+    Default,
+    /// What the cluster's master uses.
+    ClusterDefault,
+    /// `alluxio-site.properties`.
+    SiteProperty,
+    /// `-D` in the Java options, or an environment variable that stands for one.
+    SystemProperty,
+    /// What the master says for a path. Stronger than `-D`, as in Alluxio; the master's path settings are
+    /// not asked for yet, so nothing has this source.
+    PathDefault,
+    /// The command line.
+    Runtime,
+}
+
+/// The place where somebody would have to change a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    BuiltIn,
+    /// Given by the master.
+    Master,
+    /// A line of a property file.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Variable(&'static str),
+    /// `-o` or a positional argument.
+    CommandLine,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => out.write_str("built-in default"),
+            Self::Master => out.write_str("cluster default"),
+            Self::File(path, line) => write!(out, "{}:{line}", path.display()),
+            Self::Variable(name) => write!(out, "environment variable {name}"),
+            Self::CommandLine => out.write_str("command line"),
+        }
+    }
+}

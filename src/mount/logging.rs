@@ -1,0 +1,152 @@
+//! The log: whole lines in the layout of Alluxio's log4j, appended to a private file that several mounts may share.
+
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use env_logger::Builder;
+use env_logger::Target;
+use log::LevelFilter;
+use log::Record;
+
+use super::Failure;
+
+/// Name of the log in the directory of logs.
+pub const LOG_FILE: &str = "fuse.log";
+/// Name of the file with what a mount in the background prints.
+pub const OUT_FILE: &str = "fuse.out";
+
+/// Opens the file `name` in `dir` for appending. Both are made, for this user only, if they are missing.
+pub(super) fn open(dir: &Path, name: &str) -> Result<File, Failure> {
+    let path = dir.join(name);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path))
+        .map_err(|err| {
+            Failure::new(format!(
+                "cannot write {}: {err}; set ALLUXIO_LOGS_DIR or alluxio.logs.dir to a directory that you can write",
+                path.display()
+            ))
+        })
+}
+
+/// Sends what is logged from now on to `file`, and to the terminal if asked. Only the first call of a process counts.
+pub(super) fn start(file: File, terminal: bool, debug: bool) {
+    let own = if debug { LevelFilter::Debug } else { LevelFilter::Info };
+    let outcome = Builder::new()
+        .filter_level(LevelFilter::Warn)
+        .filter_module("alluxio_fuse", own)
+        .format(|out, record| out.write_all(line(SystemTime::now(), record).as_bytes()))
+        .target(Target::Pipe(Box::new(Sink { file, terminal })))
+        .try_init();
+    if outcome.is_err() {
+        log::debug!("the log goes where it went before");
+    }
+}
+
+/// Where lines go. Each comes in one piece and leaves in one write, so that those of several processes do not mix.
+struct Sink {
+    file: File,
+    terminal: bool,
+}
+
+impl Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.terminal {
+            // A terminal that is gone is no reason to stop logging.
+            drop(io::stderr().write_all(line));
+        }
+        self.file.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `2021-08-30 12:07:52,489 ERROR Name - message`.
+fn line(now: SystemTime, record: &Record<'_>) -> String {
+    let name = record.target().rsplit("::").next().unwrap_or_default();
+    format!("{} {:<5} {name} - {}\n", timestamp(now), record.level(), record.args())
+}
+
+fn timestamp(now: SystemTime) -> String {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = local_time(since.as_secs());
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02},{:03}",
+        time.tm_year + 1900,
+        time.tm_mon + 1,
+        time.tm_mday,
+        time.tm_hour,
+        time.tm_min,
+        time.tm_sec,
+        since.subsec_millis()
+    )
+}
+
+/// The parts of a time where this machine is.
+fn local_time(secs: u64) -> libc::tm {
+    let secs = libc::time_t::try_from(secs).unwrap_or(libc::time_t::MAX);
+    let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are to locals that outlive the call. localtime_r reads TZ, and nothing in this process
+    // changes its environment. All-zero is a tm, so what a failure leaves behind can be read.
+    unsafe {
+        libc::localtime_r(&raw const secs, time.as_mut_ptr());
+        time.assume_init()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use log::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_line_looks_as_log4j_writes_it() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_630_325_272_489);
+        let args = format_args!("failed to look {}", "up");
+        let record =
+            Record::builder().args(args).level(Level::Info).target("alluxio_fuse::mount::unmount").build();
+        let text = line(now, &record);
+        let (time, rest) = text.split_at(23);
+        assert_eq!(rest, " INFO  unmount - failed to look up\n");
+        assert!(time.ends_with(":07:52,489") || time.ends_with(":52,489"), "{time}");
+        let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(shape, "0000-00-00 00:00:00,000");
+    }
+
+    #[test]
+    fn files_are_private_and_appended_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a/logs");
+        open(&dir, LOG_FILE).unwrap().write_all(b"one\n").unwrap();
+        open(&dir, LOG_FILE).unwrap().write_all(b"two\n").unwrap();
+        let path = dir.join(LOG_FILE);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named_with_the_cure() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("file"), "").unwrap();
+        let problem = open(&parent.path().join("file"), LOG_FILE).unwrap_err().to_string();
+        assert!(problem.contains("file/fuse.log") && problem.contains("ALLUXIO_LOGS_DIR"), "{problem}");
+    }
+}

@@ -1,0 +1,278 @@
+//! A mount of the program under test, which ends with its guard, also when the test panics.
+
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::cluster::Cluster;
+use super::holds_within;
+use super::process;
+use super::tail;
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_alluxio-fuse");
+
+/// How long a mount may take to come, and to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to mount, and how.
+#[derive(Clone)]
+pub(crate) struct Spec {
+    source: String,
+    /// The directory of `alluxio-site.properties`; none: an empty one.
+    conf: Option<PathBuf>,
+    options: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Spec {
+    /// The embedded store over `dir`.
+    pub(crate) fn local(dir: &Path) -> Spec {
+        Spec {
+            source: format!("file://{}", dir.display()),
+            conf: None,
+            options: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// `path` of a real cluster.
+    pub(crate) fn alluxio(cluster: &Cluster, path: &str) -> Spec {
+        Spec {
+            source: path.to_owned(),
+            conf: Some(cluster.conf.clone()),
+            options: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// One more word of `-o`.
+    pub(crate) fn option(mut self, option: &str) -> Spec {
+        self.options.push(option.to_owned());
+        self
+    }
+
+    /// One more property of Alluxio, given by `-o`.
+    pub(crate) fn property(self, key: &str, value: &str) -> Spec {
+        self.option(&format!("{key}={value}"))
+    }
+
+    /// `2` or `3`.
+    pub(crate) fn libfuse(self, version: u32) -> Spec {
+        self.property("alluxio.fuse.jnifuse.libfuse.version", &version.to_string())
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Spec {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Mounts in the foreground, in a new place: the daemon is a child of the test.
+    pub(crate) fn start(&self) -> Mount {
+        let place = Place::new(self);
+        let output = File::create(place.output()).unwrap();
+        let child = place
+            .mount_command(self, true)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let mut mount = Mount { place, daemon: Daemon::Child(child) };
+        let came = holds_within(PATIENCE, || mount.has_ended() || is_mounted(mount.path()));
+        assert!(came && !mount.has_ended(), "not mounted:\n{}", mount.said());
+        mount
+    }
+
+    /// Mounts in the background, as users do: the command has returned when this returns.
+    pub(crate) fn start_in_background(&self) -> Mount {
+        let place = Place::new(self);
+        process::succeed(&mut place.mount_command(self, false), PATIENCE);
+        assert!(is_mounted(&place.point), "the mount command succeeded without a mount");
+        let pid = listed_pid(&place);
+        Mount { place, daemon: Daemon::Background(pid) }
+    }
+}
+
+/// The private directory of a mount: its mount point, logs, configuration and output.
+struct Place {
+    dir: Option<TempDir>,
+    point: PathBuf,
+    conf: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Place {
+    fn new(spec: &Spec) -> Place {
+        let dir = tempfile::Builder::new().prefix("mount").tempdir().unwrap();
+        for name in ["point", "logs", "conf"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let conf = spec.conf.clone().unwrap_or_else(|| dir.path().join("conf"));
+        // As the kernel will say it.
+        let point = dir.path().join("point").canonicalize().unwrap();
+        Place { dir: Some(dir), point, conf, environment: spec.environment.clone() }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.as_ref().expect("kept until the place is dropped").path()
+    }
+
+    fn output(&self) -> PathBuf {
+        self.dir().join("output")
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.dir().join("logs")
+    }
+
+    /// The program with nothing of the tester's own settings.
+    fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        for name in ["ALLUXIO_HOME", "ALLUXIO_JAVA_OPTS", "ALLUXIO_FUSE_JAVA_OPTS"] {
+            command.env_remove(name);
+        }
+        command.env("ALLUXIO_CONF_DIR", &self.conf).env("ALLUXIO_LOGS_DIR", self.logs());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn mount_command(&self, spec: &Spec, foreground: bool) -> Command {
+        let mut command = self.command();
+        command.arg("mount");
+        if foreground {
+            command.arg("-n");
+        }
+        if !spec.options.is_empty() {
+            command.arg("-o").arg(spec.options.join(","));
+        }
+        command.arg(&self.point).arg(&spec.source);
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Removing the tree below a mount would remove the files of the cluster.
+        if is_mounted(&self.point)
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("left mounted: {}", dir.keep().display());
+        }
+    }
+}
+
+enum Daemon {
+    Child(Child),
+    Background(u32),
+}
+
+/// A live mount.
+pub(crate) struct Mount {
+    place: Place,
+    daemon: Daemon,
+}
+
+impl Mount {
+    /// The mount point.
+    pub(crate) fn path(&self) -> &Path {
+        &self.place.point
+    }
+
+    /// The process that serves it.
+    pub(crate) fn pid(&self) -> u32 {
+        match &self.daemon {
+            Daemon::Child(child) => child.id(),
+            Daemon::Background(pid) => *pid,
+        }
+    }
+
+    /// The program, to be run in the environment of this mount.
+    pub(crate) fn command(&self) -> Command {
+        self.place.command()
+    }
+
+    /// The end of what the daemon printed and logged.
+    pub(crate) fn said(&self) -> String {
+        format!("{}\n{}", tail(&self.place.output(), 40), tail(&self.place.logs().join("fuse.log"), 80))
+    }
+
+    /// Whether the daemon has libfuse `version` open.
+    pub(crate) fn uses_libfuse(&self, version: u32) -> bool {
+        let name = if version == 2 { "/libfuse.so.2" } else { "/libfuse3.so." };
+        std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap().contains(name)
+    }
+
+    /// Unmounts by the program's own command; panics unless the mount and its daemon are gone.
+    pub(crate) fn unmount(mut self) {
+        let point = self.path().to_owned();
+        process::succeed(self.command().arg("unmount").arg(&point), PATIENCE);
+        assert!(!is_mounted(&point), "still mounted after unmount");
+        assert!(
+            holds_within(PATIENCE, || self.has_ended()),
+            "the daemon outlives its mount:\n{}",
+            self.said()
+        );
+    }
+
+    fn has_ended(&mut self) -> bool {
+        match &mut self.daemon {
+            Daemon::Child(child) => child.try_wait().unwrap().is_some(),
+            Daemon::Background(pid) => !process::is_alive(*pid),
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon of {} said\n{}\n---", self.path().display(), self.said());
+        }
+        if self.has_ended() && !is_mounted(self.path()) {
+            return;
+        }
+        // Softly first. A test that hangs the daemon must not hang its own end.
+        process::signal_if_alive(self.pid(), Signal::SIGTERM);
+        if !holds_within(Duration::from_secs(10), || self.has_ended()) {
+            detach(self.path());
+            process::signal_if_alive(self.pid(), Signal::SIGKILL);
+            holds_within(Duration::from_secs(5), || self.has_ended());
+        }
+        if is_mounted(self.path()) {
+            detach(self.path());
+        }
+    }
+}
+
+/// Whether something is mounted at `point`.
+pub(crate) fn is_mounted(point: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = point.to_str().expect("the tests' paths are text");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(point))
+}
+
+/// Takes a mount away whatever its daemon does.
+fn detach(point: &Path) {
+    for (program, options) in [("fusermount", "-uz"), ("umount", "-l")] {
+        let done = Command::new(program).arg(options).arg(point).stderr(Stdio::null()).status();
+        if done.is_ok_and(|status| status.success()) {
+            return;
+        }
+    }
+}
+
+/// The process of the mount at `place`, as the program's `stat` lists it.
+fn listed_pid(place: &Place) -> u32 {
+    let point = &place.point;
+    let list = process::succeed(place.command().arg("stat"), PATIENCE);
+    let row = list.lines().find(|line| line.split_whitespace().nth(1) == point.to_str());
+    let row = row.unwrap_or_else(|| panic!("{} is not in the list of `stat`:\n{list}", point.display()));
+    row.split_whitespace().next().unwrap_or_default().parse().unwrap_or_else(|_| panic!("no pid: {row}"))
+}

@@ -1,0 +1,125 @@
+//! Processes with a deadline, and what the kernel says of them.
+
+use std::io::Read;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Output;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::holds_within;
+use super::wait_until;
+
+/// Runs `command` to its end and returns what it said; kills it and panics after `limit`.
+pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
+    let status = status_within(&mut child, limit);
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let stdout = stdout.join().unwrap();
+    let stderr = stderr.join().unwrap();
+    let Some(status) = status else {
+        panic!("{command:?}: not done within {limit:?}, said {}", String::from_utf8_lossy(&stderr));
+    };
+    Output { status, stdout, stderr }
+}
+
+/// Runs `command`; panics with what it said unless it succeeds within `limit`.
+pub(crate) fn succeed(command: &mut Command, limit: Duration) -> String {
+    let output = output_within(command, limit);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// How `child` ended, if it did within `limit`.
+pub(crate) fn status_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let mut status = None;
+    holds_within(limit, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status
+}
+
+/// Waits until `child` sleeps in the kernel for an answer of a file system in user space.
+pub(crate) fn wait_until_in_fuse(child: &Child) {
+    let wchan = format!("/proc/{}/wchan", child.id());
+    wait_until("the process waits for an answer of the mount", Duration::from_secs(20), || {
+        let place = std::fs::read_to_string(&wchan).unwrap_or_default();
+        place.contains("fuse") || place.contains("request_wait")
+    });
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).unwrap_or_else(|e| panic!("{signal} to {pid}: {e}"));
+}
+
+/// For guards, which must not panic when the process has just ended.
+pub(crate) fn signal_if_alive(pid: u32, signal: Signal) {
+    if is_alive(pid) {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+    }
+}
+
+/// Whether there is a process `pid` that has not ended; one that nobody has waited for has.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+}
+
+/// The number of open descriptors of `pid`.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// The number of threads of `pid`.
+pub(crate) fn threads(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
+/// The processes that have `entry`, as `NAME=value`, in the environment that they were started with.
+pub(crate) fn with_environment(entry: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for dir in std::fs::read_dir("/proc").unwrap() {
+        let Ok(pid) = dir.unwrap().file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if environ.split(|&b| b == 0).any(|e| e == entry.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    let mut pipe = pipe.expect("the command was started with pipes");
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        pipe.read_to_end(&mut all).unwrap();
+        all
+    })
+}

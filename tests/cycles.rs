@@ -1,0 +1,121 @@
+//! Mounts come and go, and a long life of a mount does not fill its process.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
+
+use common::content;
+use common::mount::Mount;
+use common::mount::Spec;
+use common::mount::is_mounted;
+use common::process;
+use common::wait_until;
+
+/// By this name in their environment the processes of a test are found again.
+const MARK: &str = "ALLUXIO_FUSE_TEST_MARK";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn two_hundred_mounts_leave_nothing_behind() {
+    let _one = one_at_a_time();
+    let store = tempfile::tempdir().unwrap();
+    let mark = format!("cycles-{}", std::process::id());
+    for n in 0..200 {
+        // Both libraries, and both ends.
+        let spec = Spec::local(store.path()).libfuse(2 + n % 2).environment(MARK, &mark);
+        let mount = spec.start_in_background();
+        content::write_file(&mount.path().join(format!("file{n}")), u64::from(n), 10_000).unwrap();
+        let point = mount.path().to_owned();
+        if n / 2 % 2 == 0 {
+            mount.unmount();
+        } else {
+            unmount_from_outside(mount);
+        }
+        assert!(!is_mounted(&point), "still mounted after {n}");
+    }
+    let entry = format!("{MARK}={mark}");
+    wait_until("every process ends", PATIENCE, || process::with_environment(&entry).is_empty());
+    let listed = Command::new(common::mount::PROGRAM).arg("stat").output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(!listed.contains(&store.path().display().to_string()), "still listed:\n{listed}");
+    assert_eq!(fs::read_dir(store.path()).unwrap().count(), 200);
+}
+
+#[test]
+fn a_busy_mount_gives_its_descriptors_and_threads_back() {
+    let _one = one_at_a_time();
+    for libfuse in [2, 3] {
+        let store = tempfile::tempdir().unwrap();
+        let mount = Spec::local(store.path()).libfuse(libfuse).option("max_idle_threads=4").start();
+        work(mount.path(), 0);
+        let (descriptors, threads) = (process::descriptors(mount.pid()), process::threads(mount.pid()));
+
+        thread::scope(|scope| {
+            for n in 1..=32 {
+                let mount = &mount;
+                scope.spawn(move || work(mount.path(), n));
+            }
+        });
+        wait_until("the descriptors are closed", PATIENCE, || {
+            process::descriptors(mount.pid()) <= descriptors
+        });
+        // The idle workers that it may keep.
+        wait_until("idle threads end", PATIENCE, || process::threads(mount.pid()) <= threads + 4);
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_killed_daemon_leaves_a_mount_that_can_be_removed_and_made_again() {
+    let _one = one_at_a_time();
+    let store = tempfile::tempdir().unwrap();
+    let spec = Spec::local(store.path());
+    let mount = spec.start();
+    content::write_file(&mount.path().join("file"), 1, 100_000).unwrap();
+    process::signal(mount.pid(), nix::sys::signal::Signal::SIGKILL);
+    wait_until("the daemon is dead", PATIENCE, || !process::is_alive(mount.pid()));
+    assert!(is_mounted(mount.path()), "the kernel keeps a mount that lost its daemon");
+    mount.unmount();
+
+    let mount = spec.start();
+    content::check_file(&mount.path().join("file"), 1, 100_000).unwrap();
+    mount.unmount();
+}
+
+/// A bit of everything that takes a descriptor or a thread, in a directory of its own.
+fn work(root: &Path, n: usize) {
+    let dir = root.join(format!("work{n}"));
+    fs::create_dir(&dir).unwrap();
+    for round in 0..20 {
+        let file = dir.join(format!("file{round}"));
+        let renamed = dir.join(format!("renamed{round}"));
+        content::write_file(&file, round, 20_000).unwrap();
+        content::check_file(&file, round, 20_000).unwrap();
+        fs::rename(&file, &renamed).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_file(&renamed).unwrap();
+        assert!(fs::metadata(&renamed).is_err());
+    }
+    fs::remove_dir(&dir).unwrap();
+}
+
+fn unmount_from_outside(mount: Mount) {
+    process::succeed(Command::new("fusermount").arg("-u").arg(mount.path()), PATIENCE);
+    let pid = mount.pid();
+    wait_until("the daemon ends when its mount does", PATIENCE, || !process::is_alive(pid));
+}
+
+/// Threads and time are counted.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
