@@ -206,9 +206,7 @@ fn list(site: &Site, sizes: &Sizes, threads: usize) -> io::Result<f64> {
 
 fn read_small(site: &Site, sizes: &Sizes, threads: usize) -> io::Result<f64> {
     drop_caches();
-    each_small(site, sizes, threads, |path| {
-        expect(fs::read(path)?.len() == SMALL, "a file of another size")
-    })
+    each_small(site, sizes, threads, |path| expect(fs::read(path)?.len() == SMALL, "a file of another size"))
 }
 
 fn rename(site: &Site, sizes: &Sizes, threads: usize) -> io::Result<f64> {
