@@ -18,6 +18,7 @@ mod ffi;
 mod ffi2;
 mod ffi3;
 mod init;
+mod interrupts;
 mod older;
 mod options;
 mod pool;

@@ -193,7 +193,8 @@ impl Pool {
             if current::begin() == 0 {
                 self.shortage();
             }
-            if cancel.is_cancelled() {
+            // Also if somebody still watches the one before (`interrupts`), who must not end this request.
+            if cancel.is_cancelled() || Arc::weak_count(&cancel) > 0 {
                 cancel = self.fresh_cancel(number);
             }
             self.service.process(request, &*port);

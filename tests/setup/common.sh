@@ -25,7 +25,7 @@ mounts_left() { awk -v dir="$work/" 'index($2, dir) == 1 { print $2 }' /proc/mou
 processes_left() {
   local environ pid
   for environ in /proc/[0-9]*/environ; do
-    if tr '\0' '\n' < "$environ" 2> /dev/null | grep -qxF "TMPDIR=$work/tmp"; then
+    if { tr '\0' '\n' < "$environ"; } 2> /dev/null | grep -qxF "TMPDIR=$work/tmp"; then
       pid=${environ#/proc/}
       printf '%s\n' "${pid%/environ}"
     fi
@@ -40,6 +40,11 @@ clean_work() {
     echo "left behind: a mount at $place" >&2
     left=1
     fusermount -uz "$place" 2> /dev/null || umount -l "$place" || true
+  done
+  # What was told to end may take a moment.
+  for _ in $(seq 50); do
+    [ -n "$(processes_left)" ] || break
+    sleep 0.1
   done
   for pid in $(processes_left); do
     echo "left behind: process $pid, $(tr '\0' ' ' < "/proc/$pid/cmdline" 2> /dev/null)" >&2
