@@ -180,6 +180,7 @@ impl Request {
     fn take_raw(&mut self) -> RawRequest {
         let raw = self.raw.take().expect("a request is replied to once, by what consumes it");
         raw.ignore_interrupts();
+        current::end();
         raw
     }
 }

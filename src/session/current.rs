@@ -5,10 +5,14 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use crate::fs::Cancel;
 
 thread_local! {
+    static IDLE: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
+    static BUSY: Cell<bool> = const { Cell::new(false) };
     static REPLY_FD: Cell<Option<RawFd>> = const { Cell::new(None) };
     static CANCEL: RefCell<Option<Arc<Cancel>>> = const { RefCell::new(None) };
 }
@@ -31,4 +35,24 @@ pub(super) fn set_cancel(cancel: Arc<Cancel>) {
 /// What interrupts this thread's request; nobody's interrupt outside of a worker.
 pub(super) fn cancel() -> Arc<Cancel> {
     CANCEL.with_borrow(|cancel| cancel.clone()).unwrap_or_default()
+}
+
+/// Says where workers that wait for a request are counted; this one is.
+pub(super) fn set_idle_count(idle: Arc<AtomicUsize>) {
+    IDLE.set(Some(idle));
+}
+
+/// This worker has received a request. Returns how many still wait for one.
+pub(super) fn begin() -> usize {
+    BUSY.set(true);
+    IDLE.with_borrow(|idle| idle.as_ref().map_or(0, |idle| idle.fetch_sub(1, Ordering::AcqRel) - 1))
+}
+
+/// This worker is as good as waiting for the next request: it has only to send a reply. To be called before
+/// that, as its caller may ask again before this thread runs on; counted as busy till then, workers would
+/// be started that nobody needs. Only the first call after [`begin`] counts.
+pub(super) fn end() {
+    if BUSY.replace(false) {
+        IDLE.with_borrow(|idle| idle.as_ref().map(|idle| idle.fetch_add(1, Ordering::AcqRel)));
+    }
 }

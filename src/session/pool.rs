@@ -1,5 +1,5 @@
-//! The threads that serve. Each receives a request and runs it to its end; there are as many as are busy at
-//! a time and one more that waits.
+//! The threads that serve. Each receives a request and runs it to its end; there are as many as ever were
+//! requests at a time and one more that waits.
 //!
 //! The pool grows when no worker is left to receive, up to `max_threads`. A worker that has served leaves when
 //! more than `max_idle` wait and that has been enough for a while: ending threads as soon as they are idle
@@ -69,7 +69,7 @@ pub(super) struct Pool {
     limits: Limits,
     /// Workers that wait for a request or are about to. Who starts a worker counts it, so that one shortage
     /// starts one.
-    idle: AtomicUsize,
+    idle: Arc<AtomicUsize>,
     /// When last no worker was idle, in milliseconds since `started`.
     shortage_ms: AtomicU64,
     started: Instant,
@@ -108,7 +108,7 @@ impl Pool {
         let pool = Arc::new(Self {
             service,
             limits,
-            idle: AtomicUsize::new(0),
+            idle: Arc::default(),
             shortage_ms: AtomicU64::new(0),
             started: Instant::now(),
             complained: AtomicBool::new(false),
@@ -177,6 +177,7 @@ impl Pool {
 
     /// What a worker does, from its first to its last request.
     fn work(self: &Arc<Self>, number: u64, mut port: Box<dyn Port>, mut buffer: Buffer) {
+        current::set_idle_count(Arc::clone(&self.idle));
         let mut cancel = self.fresh_cancel(number);
         let outcome = loop {
             let request = match port.receive(&mut buffer) {
@@ -189,7 +190,7 @@ impl Pool {
                 self.service.process(request, &*port);
                 continue;
             }
-            if self.idle.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if current::begin() == 0 {
                 self.shortage();
             }
             // Also if somebody still watches the one before (`interrupts`), who must not end this request.
@@ -197,7 +198,8 @@ impl Pool {
                 cancel = self.fresh_cancel(number);
             }
             self.service.process(request, &*port);
-            let idle = self.idle.fetch_add(1, Ordering::AcqRel) + 1;
+            current::end();
+            let idle = self.idle.load(Ordering::Acquire);
             if idle > self.limits.max_idle && self.is_quiet() && self.try_leave(number) {
                 return;
             }
@@ -372,6 +374,9 @@ mod tests {
                 self.started.send(Arc::default()).unwrap();
                 return;
             }
+            if InHeader::read_from(request).unwrap().opcode == REPLIED {
+                current::end();
+            }
             let cancel = current::cancel();
             self.started.send(Arc::clone(&cancel)).unwrap();
             while !cancel.is_cancelled() {
@@ -440,6 +445,9 @@ mod tests {
 
     const LOOKUP: u32 = 1;
 
+    /// A request that is replied to at once, though its worker goes on for a while.
+    const REPLIED: u32 = 1000;
+
     #[test]
     fn there_is_always_one_more_than_are_busy_up_to_the_limit() {
         let driver = Driver::new(limits(4, 1, Duration::from_secs(3600)));
@@ -461,6 +469,17 @@ mod tests {
         (0..20).for_each(|_| drop(driver.request(opcode::FORGET)));
         (0..20).for_each(|_| drop(driver.request(opcode::BATCH_FORGET)));
         assert_eq!(driver.pool.threads(), 1);
+        driver.finish().0.unwrap();
+    }
+
+    #[test]
+    fn a_worker_that_has_replied_counts_as_idle() {
+        let driver = Driver::new(limits(8, 8, Duration::from_secs(3600)));
+        driver.request(REPLIED);
+        assert_eq!(driver.pool.threads(), 2, "for a moment it was busy, and the only one");
+        driver.request(REPLIED);
+        assert_eq!(driver.pool.threads(), 2, "the first one will receive again soon");
+        (0..2).for_each(|_| driver.go.send(()).unwrap());
         driver.finish().0.unwrap();
     }
 
