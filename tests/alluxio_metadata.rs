@@ -2,6 +2,8 @@
 //!
 //! `ALLUXIO_TEST_MASTER` says where the cluster is; `make test` starts one and sets it.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io;

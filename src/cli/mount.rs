@@ -28,21 +28,33 @@ pub(super) fn run(args: &MountArgs) -> ExitCode {
     }
     let plan = match plan(args) {
         Ok(plan) => plan,
-        Err(failure) => {
-            match &args.point {
-                Some(point) => complain(format_args!("Failed to mount Alluxio to {point}.")),
-                None => complain("Failed to mount Alluxio."),
-            }
-            complain(failure);
-            return ExitCode::FAILURE;
-        }
+        Err(failure) => return refuse(args.point.as_deref(), &failure, ExitCode::FAILURE),
     };
+    let failed = if args.foreground { ExitCode::from(LAUNCH_FAILED) } else { ExitCode::FAILURE };
+    let point = plan.point().display().to_string();
+    if let Err(failure) = mount::prepare(&plan) {
+        return refuse(Some(&point), &failure, failed);
+    }
     out(format_args!(
-        "Starting AlluxioFuse process: mounting alluxio path \"{}\" to local mount point \"{}\"",
+        "Starting AlluxioFuse process: mounting alluxio path \"{}\" to local mount point \"{point}\"",
         plan.path(),
-        plan.point().display()
     ));
-    if args.foreground { run_foreground(plan) } else { run_background(args, &plan) }
+    let logs = plan.logs().display().to_string();
+    let outcome = if args.foreground {
+        let (point, logs) = (point.clone(), logs.clone());
+        mount::serve(plan, &Launch::Terminal(Box::new(move || welcome(&point, &logs))))
+    } else {
+        let limit = Duration::from_secs(args.timeout);
+        mount::start(&plan, &daemon_arguments(args, &plan), limit).map(|()| welcome(&point, &logs))
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = refuse(Some(&point), &failure, failed);
+            complain(format_args!("See {logs}/{LOG_FILE} and {logs}/{OUT_FILE} for more details"));
+            code
+        }
+    }
 }
 
 fn plan(args: &MountArgs) -> Result<Plan, Failure> {
@@ -56,22 +68,18 @@ fn plan(args: &MountArgs) -> Result<Plan, Failure> {
     Plan::new(Config::load(Environment::of_process(), &properties)?)
 }
 
-fn run_background(args: &MountArgs, plan: &Plan) -> ExitCode {
-    let point = plan.point().display();
-    let logs = plan.logs().display();
-    match mount::start(plan, &daemon_arguments(args, plan), Duration::from_secs(args.timeout)) {
-        Ok(()) => {
-            out(format_args!("Successfully mounted Alluxio to {point}."));
-            out(format_args!("See {logs}/{LOG_FILE} for logging messages"));
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            complain(format_args!("Failed to mount Alluxio to {point}."));
-            complain(failure);
-            complain(format_args!("See {logs}/{LOG_FILE} and {logs}/{OUT_FILE} for more details"));
-            ExitCode::FAILURE
-        }
+fn welcome(point: &str, logs: &str) {
+    out(format_args!("Successfully mounted Alluxio to {point}."));
+    out(format_args!("See {logs}/{LOG_FILE} for logging messages"));
+}
+
+fn refuse(point: Option<&str>, failure: &Failure, code: ExitCode) -> ExitCode {
+    match point {
+        Some(point) => complain(format_args!("Failed to mount Alluxio to {point}.")),
+        None => complain("Failed to mount Alluxio."),
     }
+    complain(failure);
+    code
 }
 
 /// The same command for the process that stays, with every place made plain.
@@ -87,24 +95,6 @@ fn daemon_arguments(args: &MountArgs, plan: &Plan) -> Vec<OsString> {
     words
 }
 
-fn run_foreground(plan: Plan) -> ExitCode {
-    let point = plan.point().display().to_string();
-    let logs = plan.logs().display().to_string();
-    let told = point.clone();
-    let mut launch = Launch::Terminal(Box::new(move || {
-        out(format_args!("Successfully mounted Alluxio to {told}."));
-        out(format_args!("See {logs}/{LOG_FILE} for logging messages"));
-    }));
-    match mount::serve(plan, &mut launch) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            complain(format_args!("Failed to mount Alluxio to {point}."));
-            complain(failure);
-            ExitCode::from(LAUNCH_FAILED)
-        }
-    }
-}
-
 /// The process that stays: what went wrong is told to the command that started it.
 fn run_daemon(args: &MountArgs) -> ExitCode {
     let handshake = match Handshake::take() {
@@ -114,9 +104,8 @@ fn run_daemon(args: &MountArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut launch = Launch::Command(handshake);
-    let outcome = plan(args).and_then(|plan| mount::serve(plan, &mut launch));
-    match outcome {
+    let launch = Launch::Command(handshake);
+    match plan(args).and_then(|plan| mount::serve(plan, &launch)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure);

@@ -34,16 +34,21 @@ pub(super) fn run(args: &UnmountArgs) -> ExitCode {
 fn end(args: &UnmountArgs) -> Result<(PathBuf, PathBuf, Outcome), Failure> {
     let environment = Environment::of_process();
     let registry = Registry::open(environment.runtime_dir())?;
-    let config = Config::load(environment, &[])?;
-    let text = args.point.as_deref().unwrap_or_else(|| config.text(&keys::FUSE_MOUNT_POINT));
+    // A mount that is named can be ended whatever is wrong with the settings.
+    let config = Config::load(environment, &[]);
+    let logs = config.as_ref().map(Config::logs_dir).unwrap_or_default();
+    let text = match (&args.point, config) {
+        (Some(point), _) => point.clone(),
+        (None, config) => config?.text(&keys::FUSE_MOUNT_POINT).to_owned(),
+    };
     let point =
-        mount::resolve(Path::new(text)).map_err(|err| Failure::new(format!("mount point {text}: {err}")))?;
+        mount::resolve(Path::new(&text)).map_err(|err| Failure::new(format!("mount point {text}: {err}")))?;
     let outcome = if args.force {
         mount::kill(&point, &registry)?
     } else {
         mount::unmount(&point, &registry, Duration::from_secs(args.wait))?
     };
-    Ok((point, config.logs_dir(), outcome))
+    Ok((point, logs, outcome))
 }
 
 fn report(args: &UnmountArgs, point: &Path, logs: &Path, outcome: &Outcome) -> ExitCode {
@@ -80,12 +85,12 @@ fn report(args: &UnmountArgs, point: &Path, logs: &Path, outcome: &Outcome) -> E
                  Fuse process may still in the exiting process if \"{timeout}\" is bigger than {wait} seconds. \n\
                  Fuse process may not be able to exit when the fuse device is busy (have ongoing reading/writing \
                  operations). \n\
-                 See {logs}/{LOG_FILE} for more details.\n\
+                 See {logs} for more details.\n\
                  Run \"alluxio-fuse umount -f {point}\" if needed to forcibly kill the alluxio fuse process and fuse \
                  mount point. ",
                 wait = args.wait,
                 timeout = keys::FUSE_UMOUNT_TIMEOUT.name,
-                logs = logs.display(),
+                logs = logs.join(LOG_FILE).display(),
             ));
             ExitCode::FAILURE
         }

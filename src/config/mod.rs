@@ -284,11 +284,11 @@ impl Config {
         Ok(())
     }
 
-    fn find_site_file(&self) -> Result<Option<(PathBuf, Vec<u8>)>, ConfigError> {
-        let setting = self.settings.get(keys::SITE_CONF_DIR.name);
-        let text = setting.map(|setting| setting.text.as_str()).or(keys::SITE_CONF_DIR.default);
+    fn find_site_file(&mut self) -> Result<Option<(PathBuf, Vec<u8>)>, ConfigError> {
+        let setting = self.settings.get(keys::SITE_CONF_DIR.name).cloned();
+        let text = setting.as_ref().map(|setting| setting.text.as_str()).or(keys::SITE_CONF_DIR.default);
         for dir in value::split_list(text.unwrap_or_default()) {
-            let dir = match (self.resolve(&dir, &mut Vec::new()), setting) {
+            let dir = match (self.resolve(&dir, &mut Vec::new()), &setting) {
                 (Ok(dir), _) => dir,
                 // The default list names directories that need not be known.
                 (Err(_), None) => continue,
@@ -304,6 +304,13 @@ impl Config {
             match std::fs::read(&path) {
                 Ok(bytes) => return Ok(Some((path, bytes))),
                 Err(err) if is_absent(&err) => {}
+                // In somebody else's home, as after `su`, nothing can be looked for. A file that is there but
+                // closed is an error.
+                Err(err)
+                    if err.kind() == std::io::ErrorKind::PermissionDenied && path.metadata().is_err() =>
+                {
+                    self.notes.push((Level::Warn, format!("cannot look for {}: {err}", path.display())));
+                }
                 Err(err) => return Err(ConfigError::new(format!("cannot read {}: {err}", path.display()))),
             }
         }

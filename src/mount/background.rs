@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,11 +27,11 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use parking_lot::Mutex;
 
 use super::Failure;
 use super::logging;
 use super::process::wait_until;
-use super::table;
 use super::unmount;
 
 const MOUNTED: u8 = b'M';
@@ -49,7 +50,6 @@ pub(super) fn start(
     limit: Duration,
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
-    let before = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
     let (mut socket, child_end) = UnixStream::pair().map_err(|err| Failure::because("socket pair", err))?;
     let output = logging::open(logs, logging::OUT_FILE)?;
     let mut child = spawn(arguments, child_end, output)?;
@@ -59,7 +59,7 @@ pub(super) fn start(
     drop(socket);
     outcome.map_err(|failure| {
         end(&mut child);
-        match unmount::clean_up_after(point, before.map(|entry| entry.id)) {
+        match unmount::clean_up_after(point) {
             Ok(()) => failure,
             Err(also) => Failure::new(format!("{failure}; {also}")),
         }
@@ -153,15 +153,25 @@ fn end(child: &mut Child) {
     }
 }
 
-/// The staying process's end of the socket, until it has said how the mount went.
+/// The staying process's end of the socket. A thread waits for what the command says; dropped, it is joined.
 pub struct Handshake {
     socket: UnixStream,
+    phase: Arc<Mutex<Phase>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// The thread that waits for the word to keep the mount. Dropped, it is joined.
-pub(super) struct Confirmation {
-    socket: UnixStream,
-    thread: Option<JoinHandle<()>>,
+/// What the end of the command would mean.
+enum Phase {
+    /// There is nothing to take back yet, so this process can just end.
+    Starting,
+    /// A mount is being made, which must not be interrupted.
+    Mounting,
+    /// There is a mount, which this call takes back.
+    Mounted(Box<dyn FnOnce() + Send>),
+    /// The command ended while the mount was being made.
+    Abandoned,
+    /// Nothing any more.
+    Settled,
 }
 
 impl Handshake {
@@ -171,39 +181,73 @@ impl Handshake {
         socket.peer_addr()?;
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
         nix::unistd::setsid()?;
-        Ok(Self { socket })
+        let phase = Arc::new(Mutex::new(Phase::Starting));
+        let (ear, shared) = (socket.try_clone()?, Arc::clone(&phase));
+        let thread =
+            std::thread::Builder::new().name("handshake".to_owned()).spawn(move || listen(ear, &shared))?;
+        Ok(Self { socket, phase, thread: Some(thread) })
     }
 
     /// Tells the command why there is no mount.
-    pub fn failed(mut self, failure: &Failure) {
+    pub(super) fn failed(&self, failure: &Failure) {
+        *self.phase.lock() = Phase::Settled;
         let text = failure.to_string();
-        let sent = self.socket.write_all(&[FAILED]).and_then(|()| self.socket.write_all(text.as_bytes()));
+        let mut socket = &self.socket;
+        let sent = socket.write_all(&[FAILED]).and_then(|()| socket.write_all(text.as_bytes()));
         if let Err(err) = sent {
             log::warn!("nobody was told that {text}: {err}");
         }
     }
 
+    /// From now on this process has to take its mount back if the command ends.
+    pub(super) fn mounting(&self) {
+        *self.phase.lock() = Phase::Mounting;
+    }
+
     /// Tells the command that the mount is made; calls `abandoned` if it does not want it any more.
-    pub(super) fn mounted(self, abandoned: impl FnOnce() + Send + 'static) -> io::Result<Confirmation> {
-        let mut socket = self.socket.try_clone()?;
-        let thread = std::thread::Builder::new().name("confirmation".to_owned()).spawn(move || {
-            let mut word = [0];
-            let answer = socket.write_all(&[MOUNTED]).and_then(|()| socket.read_exact(&mut word));
-            if answer.is_err() || word[0] != KEEP {
-                log::warn!("the command that started this mount has given it up");
-                abandoned();
-            }
-        })?;
-        Ok(Confirmation { socket: self.socket, thread: Some(thread) })
+    pub(super) fn mounted(&self, abandoned: Box<dyn FnOnce() + Send>) {
+        let mut phase = self.phase.lock();
+        if matches!(*phase, Phase::Abandoned) {
+            drop(phase);
+            abandoned();
+            return;
+        }
+        *phase = Phase::Mounted(abandoned);
+        drop(phase);
+        // If nobody reads it, the listening thread has noticed or will.
+        if let Err(err) = (&self.socket).write_all(&[MOUNTED]) {
+            log::debug!("nobody was told of the mount: {err}");
+        }
     }
 }
 
-impl Drop for Confirmation {
+/// Waits for the word to keep the mount, or for the end of who could say it.
+fn listen(mut socket: UnixStream, shared: &Mutex<Phase>) {
+    let mut word = [0];
+    let kept = socket.read_exact(&mut word).is_ok() && word[0] == KEEP;
+    let mut phase = shared.lock();
+    let before = std::mem::replace(&mut *phase, if kept { Phase::Settled } else { Phase::Abandoned });
+    drop(phase);
+    if kept || matches!(before, Phase::Settled) {
+        return;
+    }
+    log::warn!("the command that started this mount has given it up");
+    match before {
+        Phase::Starting => std::process::exit(1),
+        Phase::Mounted(abandoned) => abandoned(),
+        Phase::Mounting | Phase::Abandoned | Phase::Settled => {}
+    }
+}
+
+impl Drop for Handshake {
     fn drop(&mut self) {
-        // Wakes a thread that still waits.
+        *self.phase.lock() = Phase::Settled;
+        // Wakes the thread if it still waits.
         drop(self.socket.shutdown(Shutdown::Both));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that listens to the command panicked");
         }
     }
 }

@@ -238,17 +238,21 @@ impl Root {
     }
 }
 
+/// Refuses what cannot work before anything is started: a mount point that cannot be used, or logs that cannot be
+/// written. A dead mount that is in the way is cleaned up.
+pub fn prepare(plan: &Plan) -> Result<(), Failure> {
+    plan.prepare(&Registry::open(plan.config.runtime_dir())?)?;
+    logging::open(&plan.logs, LOG_FILE).map(drop)
+}
+
 /// Mounts in a process of its own and returns when the mount answers, at most after `limit`. `arguments` are what
 /// makes this program call [`serve`] with an equal plan and [`Launch::Command`].
 pub fn start(plan: &Plan, arguments: &[OsString], limit: Duration) -> Result<(), Failure> {
-    let registry = Registry::open(plan.config.runtime_dir())?;
-    plan.prepare(&registry)?;
-    logging::open(&plan.logs, LOG_FILE)?;
     background::start(arguments, &plan.point, &plan.logs, limit)
 }
 
 /// Mounts, and returns when the mount has ended. Errors come before there is a mount, or as it ends.
-pub fn serve(mut plan: Plan, launch: &mut Launch) -> Result<(), Failure> {
+pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
     let registry = Registry::open(plan.config.runtime_dir())?;
     plan.prepare(&registry)?;
     let terminal = matches!(launch, Launch::Terminal(_));
@@ -261,7 +265,7 @@ pub fn serve(mut plan: Plan, launch: &mut Launch) -> Result<(), Failure> {
     outcome
 }
 
-fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Result<(), Failure> {
+fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result<(), Failure> {
     log::info!("alluxio-fuse version: {}", env!("CARGO_PKG_VERSION"));
     for (level, note) in plan.config.take_notes() {
         log::log!(level, "{note}");
@@ -278,6 +282,13 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Re
     let lock = registry.lock()?;
     plan.prepare(registry)?;
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
+    log::info!(
+        "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
+        plan.path(),
+        plan.point.display(),
+        plan.config.text(&keys::FUSE_MOUNT_OPTIONS)
+    );
+    launch.mounting();
     let session = Session::mount(&plan.session_options(), Arc::clone(&vfs))
         .map_err(|err| Failure::new(err.to_string()))?;
     let registration = registry
@@ -298,11 +309,9 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &mut Launch) -> Re
             log::error!("{err}");
         }
     };
-    let confirmation =
-        launch.mounted(abandoned).map_err(|err| Failure::because("cannot tell of the mount", err))?;
+    launch.mounted(abandoned);
 
     let outcome = session.run();
-    drop(confirmation);
     let unfinished = vfs.finish(FINISH_LIMIT);
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
@@ -404,7 +413,7 @@ pub fn list(registry: &Registry) -> Result<Vec<Listed>, Failure> {
         })
         .collect();
     for entry in entries.iter().filter(|entry| entry.fs_type == TYPE) {
-        if !listed.iter().any(|mount| mount.point == entry.point) && !unmount::is_dead(&entry.point) {
+        if !listed.iter().any(|mount| mount.point == entry.point) && !point::is_dead(&entry.point) {
             listed.push(Listed { pid: None, point: entry.point.clone(), path: None });
         }
     }

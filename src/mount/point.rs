@@ -5,8 +5,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
 use nix::unistd::AccessFlags;
 
 use super::Failure;
@@ -15,6 +18,9 @@ use super::table;
 
 /// As many links as the kernel follows.
 const LINKS_MAX: usize = 40;
+
+/// Longest wait for a mount that may be dead.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is at a mount point that can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +68,7 @@ pub(super) fn check(
     conditions: &Conditions<'_>,
     registry: &Registry,
 ) -> Result<State, Failure> {
-    if is_dead(point, conditions.fs_type, registry)? {
+    if is_in_the_way(point, conditions.fs_type, registry)? {
         return Ok(State::Dead);
     }
     let shown = point.display();
@@ -92,7 +98,7 @@ pub(super) fn check(
 }
 
 /// Whether a dead mount of ours is at `point`. One that lives is an error.
-fn is_dead(point: &Path, fs_type: &str, registry: &Registry) -> Result<bool, Failure> {
+fn is_in_the_way(point: &Path, fs_type: &str, registry: &Registry) -> Result<bool, Failure> {
     let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
     let Some(entry) = entry else { return Ok(false) };
     let shown = point.display();
@@ -106,19 +112,28 @@ fn is_dead(point: &Path, fs_type: &str, registry: &Registry) -> Result<bool, Fai
         // Somebody else's file system, such as a container's volume, is a directory like any other.
         return Ok(false);
     }
-    match std::fs::metadata(point) {
-        Err(err) if is_disconnected(&err) => Ok(true),
-        _ => Err(Failure::new(format!(
-            "{shown} is already mounted as {}, run `alluxio-fuse unmount {shown}` first",
-            entry.fs_type
-        ))),
+    if is_dead(point) {
+        return Ok(true);
     }
+    Err(Failure::new(format!(
+        "{shown} is already mounted as {}, run `alluxio-fuse unmount {shown}` first",
+        entry.fs_type
+    )))
 }
 
-/// Whether the process behind a mount has ended.
-pub(super) fn is_disconnected(err: &io::Error) -> bool {
-    let errno = err.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::ENOTCONN | Errno::ECONNABORTED))
+/// Whether the process behind the mount at `point` has ended. One that does not answer is not dead.
+pub(super) fn is_dead(point: &Path) -> bool {
+    let (answer, answered) = mpsc::channel();
+    let path = point.to_owned();
+    // Capacity is asked for, as the kernel would answer for attributes from what it remembers.
+    let ask = move || {
+        // Nobody may wait any more.
+        let _ = answer.send(statvfs(&path));
+    };
+    if std::thread::Builder::new().name("probe".to_owned()).spawn(ask).is_err() {
+        return false;
+    }
+    matches!(answered.recv_timeout(PROBE_LIMIT), Ok(Err(Errno::ENOTCONN | Errno::ECONNABORTED)))
 }
 
 /// What fusermount asks of everybody but root.

@@ -13,8 +13,6 @@ pub const TYPE: &str = "fuse.alluxio-fuse";
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountEntry {
-    /// The kernel's number for it.
-    pub(super) id: u32,
     /// Where it is.
     pub(super) point: PathBuf,
     /// Its type, `fuse.subtype` for ours.
@@ -39,11 +37,10 @@ fn parse(text: &[u8]) -> Vec<MountEntry> {
 /// `36 35 98:0 /root /point rw,noatime master:1 - type source options`, with any number of words before the dash.
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut words = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    let point = unescape(words.nth(3)?);
+    let point = unescape(words.nth(4)?);
     words.find(|word| *word == b"-")?;
     let fs_type = String::from_utf8_lossy(words.next()?).into_owned();
-    Some(MountEntry { id, point: PathBuf::from(point), fs_type })
+    Some(MountEntry { point: PathBuf::from(point), fs_type })
 }
 
 /// Reads `\ooo`, which stands for a byte that would end the word.
@@ -92,18 +89,13 @@ mod tests {
 
     #[test]
     fn lines_are_read_with_any_number_of_optional_words() {
-        let entry = |id, point: &str, fs_type: &str| MountEntry {
-            id,
+        let entry = |point: &str, fs_type: &str| MountEntry {
             point: PathBuf::from(point),
             fs_type: fs_type.to_owned(),
         };
         assert_eq!(
             parse(TEXT),
-            [
-                entry(22, "/", "ext4"),
-                entry(36, "/mnt/with space", TYPE),
-                entry(37, "/mnt/a\\b", "fuse.other"),
-            ]
+            [entry("/", "ext4"), entry("/mnt/with space", TYPE), entry("/mnt/a\\b", "fuse.other"),]
         );
     }
 

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::Failure;
 use super::Record;
 use super::Registry;
-use super::point;
+use super::point::is_dead;
 use super::process::wait_until;
 use super::table;
 
@@ -91,11 +91,6 @@ fn find_record(point: &Path, registry: &Registry) -> Result<Option<Record>, Fail
     Ok(records.max_by_key(|record| record.process.started))
 }
 
-/// Whether the process behind the mount has ended.
-pub(super) fn is_dead(point: &Path) -> bool {
-    std::fs::metadata(point).is_err_and(|err| point::is_disconnected(&err))
-}
-
 fn is_mounted(point: &Path) -> Result<bool, Failure> {
     let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
     Ok(entry.is_some_and(|entry| entry.fs_type.starts_with("fuse")))
@@ -106,13 +101,13 @@ fn remove_orphan(point: &Path, removal: Removal) -> Result<Outcome, Failure> {
     let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
     match entry {
         None => Ok(Outcome::NotMounted),
-        Some(entry) if entry.fs_type != table::TYPE && !entry.fs_type.starts_with("fuse") => {
-            Ok(Outcome::Foreign(entry.fs_type))
-        }
-        Some(entry) if entry.fs_type != table::TYPE && !is_dead(point) => Ok(Outcome::Foreign(entry.fs_type)),
-        Some(_) => {
-            let removal = if is_dead(point) { Removal::Lazy } else { removal };
-            take_away(point, removal)?;
+        Some(entry) => {
+            // A dead mount may be one of ours that was given another name.
+            let dead = entry.fs_type.starts_with("fuse") && is_dead(point);
+            if !dead && entry.fs_type != table::TYPE {
+                return Ok(Outcome::Foreign(entry.fs_type));
+            }
+            take_away(point, if dead { Removal::Lazy } else { removal })?;
             Ok(Outcome::Removed)
         }
     }
@@ -134,15 +129,9 @@ pub(super) fn clean_up(point: &Path) -> Result<(), Failure> {
     take_away(point, Removal::Lazy)
 }
 
-/// Takes the mount of a process that was killed out of the way, if it is still there.
-pub(super) fn clean_up_after(point: &Path, mount: Option<u32>) -> Result<(), Failure> {
-    let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
-    match entry {
-        Some(entry) if entry.fs_type.starts_with("fuse") && Some(entry.id) != mount => {
-            take_away(point, Removal::Forced)
-        }
-        _ => Ok(()),
-    }
+/// Takes the mount of a process that was killed out of the way, if it is still there. One that lives is another's.
+pub(super) fn clean_up_after(point: &Path) -> Result<(), Failure> {
+    if is_mounted(point)? && is_dead(point) { take_away(point, Removal::Lazy) } else { Ok(()) }
 }
 
 fn take_away(point: &Path, removal: Removal) -> Result<(), Failure> {

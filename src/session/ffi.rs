@@ -21,6 +21,8 @@ use nix::errno::Errno;
 use super::current;
 use super::ffi2;
 use super::ffi3;
+use super::interrupts;
+use super::shims;
 use crate::fs::Cancel;
 use crate::vfs::Vfs;
 
@@ -157,9 +159,9 @@ impl RawRequest {
     /// Has `cancel` set when the caller is interrupted, at once if it was already.
     ///
     /// # Safety
-    /// `cancel` stays where it is until [`Self::ignore_interrupts`] has returned.
-    pub(super) unsafe fn heed_interrupts(&self, cancel: &Cancel) {
-        let data = (&raw const *cancel).cast_mut().cast::<c_void>();
+    /// The caller keeps its `Arc` until [`Self::ignore_interrupts`] has returned.
+    pub(super) unsafe fn heed_interrupts(&self, cancel: &Arc<Cancel>) {
+        let data = Arc::as_ptr(cancel).cast_mut().cast::<c_void>();
         match self.library {
             // SAFETY: the request is not replied to; libfuse passes `data` to the function only, which takes it
             // for what it is.
@@ -206,23 +208,28 @@ fn result(code: c_int) -> Result<(), Errno> {
     if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) }
 }
 
-unsafe extern "C" fn interrupted_2(_req: fuse2::fuse_req_t, data: *mut c_void) {
-    // SAFETY: libfuse passes what `heed_interrupts` gave it.
-    unsafe { interrupted(data) };
+unsafe extern "C" fn interrupted_2(req: fuse2::fuse_req_t, data: *mut c_void) {
+    // SAFETY: libfuse passes the request, whose lock it holds, and what `heed_interrupts` gave it.
+    unsafe { interrupted(shims::v2::raw(req), data) };
 }
 
-unsafe extern "C" fn interrupted_3(_req: fuse3::fuse_req_t, data: *mut c_void) {
+unsafe extern "C" fn interrupted_3(req: fuse3::fuse_req_t, data: *mut c_void) {
     // SAFETY: as above.
-    unsafe { interrupted(data) };
+    unsafe { interrupted(shims::v3::raw(req), data) };
 }
 
 /// # Safety
-/// `data` points to the `Cancel` of a request that still heeds interrupts.
-unsafe fn interrupted(data: *mut c_void) {
+/// `data` points to the `Cancel` of a request that still heeds interrupts, and so keeps its `Arc`.
+unsafe fn interrupted(request: RawRequest, data: *mut c_void) {
+    let data = data.cast_const().cast::<Cancel>();
     // SAFETY: as promised.
-    let cancel = unsafe { &*data.cast::<Cancel>() };
+    let cancel = unsafe {
+        Arc::increment_strong_count(data);
+        Arc::from_raw(data)
+    };
+    let tid = request.caller().pid;
     // A waker is somebody else's code; a panic of it must not unwind into libfuse. The hook has logged it.
-    drop(catch_unwind(AssertUnwindSafe(|| cancel.cancel())));
+    drop(catch_unwind(AssertUnwindSafe(|| interrupts::interrupted(tid, &cancel))));
 }
 
 /// The arguments `alluxio-fuse -oWORD -oWORD ..` in the form of C.

@@ -17,6 +17,7 @@ mod ffi;
 mod ffi2;
 mod ffi3;
 mod init;
+mod interrupts;
 mod pool;
 mod serve;
 mod shims;

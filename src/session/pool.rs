@@ -192,7 +192,8 @@ impl Pool {
             if self.idle.fetch_sub(1, Ordering::AcqRel) == 1 {
                 self.shortage();
             }
-            if cancel.is_cancelled() {
+            // Also if somebody still watches the one before (`interrupts`), who must not end this request.
+            if cancel.is_cancelled() || Arc::weak_count(&cancel) > 0 {
                 cancel = self.fresh_cancel(number);
             }
             self.service.process(request, &*port);

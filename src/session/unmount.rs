@@ -1,24 +1,38 @@
 //! Taking a mount away: gently, by force, and the check that it is gone. Touches only the mount that it was
 //! made for, never another one on the same directory.
 
+use std::ffi::CStr;
 use std::ffi::CString;
 use std::ffi::OsStr;
+use std::ffi::c_char;
 use std::ffi::c_int;
+use std::ffi::c_long;
+use std::ffi::c_uint;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::ptr::null;
 
 use log::debug;
 use log::warn;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::fcntl::openat;
 use nix::mount::MntFlags;
 use nix::mount::umount2;
+use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
+
+/// Where the kernel's control files of all connections are, one directory for each.
+const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
 /// One mount, which is not mistaken for a later one on the same directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,16 +76,23 @@ impl Place {
     /// Ends the connection: everyone who waits for an answer gets an error, and so does everyone who asks. Must
     /// only be called while the connection is alive, as its number may be another's after.
     pub(super) fn abort(&self) -> io::Result<()> {
-        let aborted = fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.device), "1");
-        match aborted {
-            // Without that file system, as in many containers, a forced unmount has the same effect. Whether
-            // it also unmounts does not matter.
-            Err(err) if err.kind() == io::ErrorKind::NotFound && self.is_mounted() => {
-                let _ = umount2(&self.path, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
-                Ok(())
-            }
-            outcome => outcome,
+        let file = format!("{}/abort", self.device);
+        match fs::write(Path::new(CONNECTIONS).join(&file), "1") {
+            // In many containers that file system is not mounted.
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            outcome => return outcome,
         }
+        let by_own_mount = mounted_nowhere(c"fusectl").and_then(|dir| {
+            let file = openat(&dir, file.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            nix::unistd::write(file, b"1")?;
+            Ok(())
+        });
+        if by_own_mount.is_err() && self.is_mounted() {
+            // Ends the connection before it tries to unmount, and whether it can do that.
+            let _ = umount2(&self.path, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
+            return Ok(());
+        }
+        by_own_mount
     }
 
     fn with(&self, flags: MntFlags, fusermount: &[&str]) -> io::Result<()> {
@@ -115,6 +136,27 @@ fn by_fusermount(path: &Path, options: &[&str]) -> io::Result<()> {
         }
     }
     Err(io::Error::other("fusermount not found, try `apt-get install fuse3`"))
+}
+
+/// The root of a file system of this type that is mounted at no directory and gone when it is closed.
+fn mounted_nowhere(kind: &CStr) -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_uint = 1;
+    const FSMOUNT_CLOEXEC: c_uint = 1;
+    const FSCONFIG_CMD_CREATE: c_uint = 6;
+    let owned = |number: c_long| -> io::Result<OwnedFd> {
+        let number = c_int::try_from(Errno::result(number)?).expect("a descriptor");
+        // SAFETY: the calls below that this is used for return new descriptors, which are nobody else's.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    // SAFETY: the name is a C string.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let none = null::<c_char>();
+    // SAFETY: this command takes neither key nor value.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0)
+    })?;
+    // SAFETY: takes numbers only.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
 }
 
 /// The number of the mount at `path` that is never used again, if the kernel knows it.

@@ -29,31 +29,31 @@ use alluxio_fuse::fs::StatFs;
 
 /// A store where reads of files called `wait..` last until they are interrupted or the gate opens, and reads of
 /// `panic` panic.
-pub struct Faulty {
+pub(crate) struct Faulty {
     store: LocalFs,
     gate: Arc<Gate>,
 }
 
 /// What waiting reads wait for.
 #[derive(Default)]
-pub struct Gate {
+pub(crate) struct Gate {
     open: AtomicBool,
     waiting: AtomicUsize,
     interrupted: AtomicUsize,
 }
 
 impl Gate {
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
 
     /// Reads that wait now.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
     /// Reads that were interrupted.
-    pub fn interrupted(&self) -> usize {
+    pub(crate) fn interrupted(&self) -> usize {
         self.interrupted.load(Ordering::SeqCst)
     }
 
@@ -86,7 +86,7 @@ impl Gate {
 }
 
 impl Faulty {
-    pub fn new(root: &Path) -> (Self, Arc<Gate>) {
+    pub(crate) fn new(root: &Path) -> (Self, Arc<Gate>) {
         let gate = Arc::<Gate>::default();
         (Self { store: LocalFs::open(root).unwrap(), gate: Arc::clone(&gate) }, gate)
     }

@@ -27,41 +27,43 @@ use crate::faulty::Faulty;
 use crate::faulty::Gate;
 
 /// Far more than anything here takes.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the scenario once through each version of libfuse.
-pub fn with_each_library(scenario: impl Fn(LibraryChoice)) {
+pub(crate) fn with_each_library(scenario: impl Fn(LibraryChoice)) {
     for library in [LibraryChoice::Only2, LibraryChoice::Only3] {
         scenario(library);
     }
 }
 
 /// A mounted store.
-pub struct Mount {
+pub(crate) struct Mount {
     /// The directory behind the mount.
-    pub store: TempDir,
-    pub vfs: Arc<Vfs>,
-    pub gate: Arc<Gate>,
-    pub stopper: Stopper,
+    pub(crate) store: TempDir,
+    pub(crate) vfs: Arc<Vfs>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) stopper: Stopper,
     point: TempDir,
     serving: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Mount {
-    pub fn new(library: LibraryChoice) -> Self {
+    pub(crate) fn new(library: LibraryChoice) -> Self {
         Self::with(library, |_| {})
     }
 
     /// With other options than the usual ones.
-    pub fn with(library: LibraryChoice, change: impl FnOnce(&mut SessionOptions)) -> Self {
+    pub(crate) fn with(library: LibraryChoice, change: impl FnOnce(&mut SessionOptions)) -> Self {
         Self::with_vfs(library, VfsOptions::default(), change)
     }
 
-    pub fn with_vfs(
+    pub(crate) fn with_vfs(
         library: LibraryChoice,
         vfs_options: VfsOptions,
         change: impl FnOnce(&mut SessionOptions),
     ) -> Self {
+        // What the session logs is shown with a test that fails.
+        let _ = env_logger::builder().is_test(true).try_init();
         let directory = || tempfile::Builder::new().prefix("session-").tempdir().unwrap();
         let (store, point) = (directory(), directory());
         let (faulty, gate) = Faulty::new(store.path());
@@ -75,27 +77,27 @@ impl Mount {
     }
 
     /// A path in the mount.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.point.path().join(name)
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.point.path()
     }
 
     /// Puts a file into the store, past the mount.
-    pub fn put(&self, name: &str, data: &[u8]) {
+    pub(crate) fn put(&self, name: &str, data: &[u8]) {
         fs::write(self.store.path().join(name), data).unwrap();
     }
 
     /// Waits until the session has ended by itself.
-    pub fn wait_for_end(&mut self) -> io::Result<()> {
+    pub(crate) fn wait_for_end(&mut self) -> io::Result<()> {
         let serving = self.serving.take().expect("it ends once");
         eventually("the session ends", || serving.is_finished());
         serving.join().unwrap()
     }
 
-    pub fn is_mounted(&self) -> bool {
+    pub(crate) fn is_mounted(&self) -> bool {
         mount_line(self.root()).is_some()
     }
 }
@@ -115,25 +117,25 @@ impl Drop for Mount {
 }
 
 /// The line of mount(8) for the directory.
-pub fn mount_line(path: &Path) -> Option<String> {
+pub(crate) fn mount_line(path: &Path) -> Option<String> {
     let table = run(Command::new("mount").arg("-l"));
     let needle = format!(" on {} type ", path.display());
     String::from_utf8_lossy(&table.stdout).lines().find(|line| line.contains(&needle)).map(str::to_owned)
 }
 
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs the command, which must succeed, and returns what it prints.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = run(command);
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Starts `cat` on the path; its output is thrown away.
-pub fn cat(path: &Path) -> Child {
+pub(crate) fn cat(path: &Path) -> Child {
     Command::new("cat")
         .arg(path)
         .stdin(Stdio::null())
@@ -144,7 +146,7 @@ pub fn cat(path: &Path) -> Child {
 }
 
 /// Waits for the condition.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
         assert!(Instant::now() < deadline, "not in {LIMIT:?}: {what}");
@@ -153,7 +155,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Waits for the child to end.
-pub fn wait(child: &mut Child) -> std::process::ExitStatus {
+pub(crate) fn wait(child: &mut Child) -> std::process::ExitStatus {
     let mut status = None;
     eventually("the process ends", || {
         status = child.try_wait().unwrap();
@@ -163,6 +165,6 @@ pub fn wait(child: &mut Child) -> std::process::ExitStatus {
 }
 
 /// Bytes that tell where they are.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len as u64 / 8 + 1).flat_map(u64::to_le_bytes).take(len).collect()
 }

@@ -8,11 +8,13 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Child;
 use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use alluxio_fuse::session::LibraryChoice;
 use alluxio_fuse::session::MountError;
 use alluxio_fuse::session::Session;
 use alluxio_fuse::session::SessionOptions;
@@ -154,12 +156,7 @@ fn renames_replace_and_on_libfuse_3_also_do_not() {
         let none = nix::fcntl::AT_FDCWD;
         let outcome =
             nix::fcntl::renameat2(none, &from, none, &to, nix::fcntl::RenameFlags::RENAME_NOREPLACE);
-        // libfuse 2 has no place for the flags, so the kernel does not offer them.
-        let expected = match library {
-            LibraryChoice::Only2 => nix::errno::Errno::EINVAL,
-            _ => nix::errno::Errno::EEXIST,
-        };
-        assert_eq!(outcome, Err(expected));
+        assert_eq!(outcome, Err(nix::errno::Errno::EEXIST));
     });
 }
 
@@ -249,6 +246,53 @@ fn ctrl_c_ends_a_read_that_waits() {
             assert_eq!(fs::read(mount.path("wait")).unwrap(), b"x", "the next read is not interrupted");
         });
     }
+}
+
+/// A program that handles SIGUSR1, reads the file once and prints what it got, or fails if it got an error.
+fn reader_that_handles_a_signal(path: &Path) -> Child {
+    let script = r#"$SIG{USR1} = sub {}; open(my $file, "<", $ARGV[0]) or die $!;
+                    defined(sysread($file, my $text, 100)) or die $!; print $text"#;
+    Command::new("perl").args(["-e", script]).arg(path).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Whether an interrupt of this process's mounts was found harmless and its request is being watched.
+fn is_watched() -> bool {
+    fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "fuse-interrupts")
+    })
+}
+
+#[test]
+fn a_signal_that_a_program_handles_by_the_way_ends_no_read() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("wait", b"x");
+        let reader = reader_that_handles_a_signal(&mount.path("wait"));
+        eventually("the read waits", || mount.gate.waiting() == 1);
+        kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGUSR1).unwrap();
+        eventually("the interrupt has come", is_watched);
+        mount.gate.open();
+        let output = reader.wait_with_output().unwrap();
+        assert_eq!((output.status.success(), &output.stdout[..]), (true, &b"x"[..]));
+        assert_eq!(mount.gate.interrupted(), 0);
+    });
+}
+
+#[test]
+fn a_signal_that_means_it_ends_a_read_that_went_on_after_another() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("wait", b"x");
+        let mut reader = reader_that_handles_a_signal(&mount.path("wait"));
+        let pid = Pid::from_raw(reader.id().cast_signed());
+        eventually("the read waits", || mount.gate.waiting() == 1);
+        kill(pid, Signal::SIGUSR1).unwrap();
+        eventually("the interrupt has come", is_watched);
+        // The kernel sends no second interrupt for the request.
+        kill(pid, Signal::SIGTERM).unwrap();
+        wait(&mut reader);
+        assert_eq!(mount.gate.interrupted(), 1);
+    });
 }
 
 #[test]

@@ -6,16 +6,17 @@
 //! reliably. So here the stream of requests ends only after [`Outbox::commit`]; losing the [`Outbox`] in any
 //! other way is an encoder's error.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 
+use parking_lot::Mutex;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::Status;
 use tonic::codec::BufferSettings;
@@ -81,84 +82,124 @@ impl<T: Message + Send + 'static> Encoder for AbortEncoder<T> {
     }
 }
 
-const OPEN: u8 = 0;
-const COMMITTED: u8 = 1;
-const ABORTED: u8 = 2;
-
 /// The sender of a stream's requests. Dropped without a commit, it aborts the stream.
 pub(super) struct Outbox<T> {
-    sender: Option<mpsc::Sender<T>>,
-    fate: Arc<AtomicU8>,
+    queue: Arc<Queue<T>>,
+}
+
+/// The requests as tonic takes them. Ends only after a commit.
+pub(super) struct Requests<T> {
+    queue: Arc<Queue<T>>,
+    abort_sent: bool,
 }
 
 /// The stream has ended, so nothing can be sent; its status says why.
 #[derive(Debug)]
 pub(super) struct Ended;
 
-/// The requests as tonic takes them. Ends only after a commit.
-pub(super) struct Requests<T> {
-    receiver: mpsc::Receiver<T>,
-    fate: Arc<AtomicU8>,
-    abort_sent: bool,
+struct Queue<T> {
+    state: Mutex<State<T>>,
+    /// Room for requests. Closed when nobody takes them any more.
+    room: Semaphore,
+}
+
+struct State<T> {
+    waiting: VecDeque<T>,
+    fate: Fate,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Committed,
+    Aborted,
 }
 
 /// A stream of requests, of which up to `capacity` wait to be encoded.
 pub(super) fn outbox<T>(capacity: usize) -> (Outbox<T>, Requests<T>) {
-    let (sender, receiver) = mpsc::channel(capacity);
-    let fate = Arc::new(AtomicU8::new(OPEN));
-    let requests = Requests { receiver, fate: Arc::clone(&fate), abort_sent: false };
-    (Outbox { sender: Some(sender), fate }, requests)
+    let state = State { waiting: VecDeque::new(), fate: Fate::Open, waker: None };
+    let queue = Arc::new(Queue { state: Mutex::new(state), room: Semaphore::new(capacity) });
+    (Outbox { queue: Arc::clone(&queue) }, Requests { queue, abort_sent: false })
+}
+
+impl<T> Queue<T> {
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
+        let waker = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 impl<T> Outbox<T> {
     /// Queues a request; waits while the queue is full.
     pub(super) async fn send(&self, message: T) -> Result<(), Ended> {
-        let sender = self.sender.as_ref().expect("only commit takes the sender, and it takes self too");
-        sender.send(message).await.map_err(|_| Ended)
+        let room = self.queue.room.acquire().await.map_err(|_| Ended)?;
+        room.forget();
+        self.queue.change(|state| state.waiting.push_back(message));
+        Ok(())
     }
 
     /// Ends the stream after what is queued, which the server takes as the commit.
-    pub(super) fn commit(mut self) {
-        self.fate.store(COMMITTED, Ordering::Release);
-        self.sender = None;
+    pub(super) fn commit(self) {
+        self.queue.change(|state| state.fate = Fate::Committed);
     }
 }
 
 impl<T> Drop for Outbox<T> {
     fn drop(&mut self) {
-        // Before the sender goes, which wakes the stream: it then finds its fate decided.
-        let _ = self.fate.compare_exchange(OPEN, ABORTED, Ordering::AcqRel, Ordering::Acquire);
+        self.queue.change(|state| {
+            if state.fate == Fate::Open {
+                state.fate = Fate::Aborted;
+                // A connection that a worker reads no more from may never ask for these.
+                state.waiting.clear();
+            }
+        });
     }
 }
 
 impl<T> Stream for Requests<T> {
     type Item = Outgoing<T>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if this.abort_sent {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.abort_sent {
             return Poll::Pending;
         }
-        if this.fate.load(Ordering::Acquire) != ABORTED {
-            match this.receiver.poll_recv(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(message)) => return Poll::Ready(Some(Outgoing::Message(message))),
-                Poll::Ready(None) if this.fate.load(Ordering::Acquire) == COMMITTED => {
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(None) => {}
+        let mut state = self.queue.state.lock();
+        if let Some(message) = state.waiting.pop_front() {
+            drop(state);
+            self.queue.room.add_permits(1);
+            return Poll::Ready(Some(Outgoing::Message(message)));
+        }
+        match state.fate {
+            Fate::Committed => Poll::Ready(None),
+            Fate::Open => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Fate::Aborted => {
+                drop(state);
+                self.abort_sent = true;
+                Poll::Ready(Some(Outgoing::Abort))
             }
         }
-        this.abort_sent = true;
-        Poll::Ready(Some(Outgoing::Abort))
     }
 }
 
-impl<T> Unpin for Requests<T> {}
+impl<T> Drop for Requests<T> {
+    fn drop(&mut self) {
+        self.queue.room.close();
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::pin::pin;
 
     use super::*;
 
@@ -166,10 +207,17 @@ mod tests {
         Pin::new(requests).poll_next(&mut Context::from_waker(Waker::noop()))
     }
 
+    fn send(outbox: &Outbox<u32>, message: u32) -> Result<(), Ended> {
+        match pin!(outbox.send(message)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => panic!("the queue is full"),
+        }
+    }
+
     fn queued(messages: &[u32]) -> (Outbox<u32>, Requests<u32>) {
         let (outbox, requests) = outbox(messages.len());
         for message in messages {
-            outbox.sender.as_ref().unwrap().try_send(*message).unwrap();
+            send(&outbox, *message).unwrap();
         }
         (outbox, requests)
     }
@@ -194,6 +242,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_outbox_lets_go_of_what_nobody_takes() {
+        let message = Arc::new(());
+        let (outbox, requests) = outbox(1);
+        assert!(
+            pin!(outbox.send(Arc::clone(&message))).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        );
+        drop(outbox);
+        assert_eq!(Arc::strong_count(&message), 1);
+        drop(requests);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_ends_with_its_reader() {
+        let (outbox, mut requests) = queued(&[1]);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut second = Box::pin(outbox.send(2));
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(next(&mut requests), Poll::Ready(Some(Outgoing::Message(1))));
+        assert!(second.as_mut().poll(&mut cx).is_ready());
+        drop(second);
+        drop(requests);
+        assert!(send(&outbox, 3).is_err());
+    }
+
+    #[test]
     fn a_panic_in_the_writer_aborts() {
         let (outbox, mut requests) = queued(&[1]);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -210,7 +283,7 @@ mod tests {
         use tonic::codec::EncodeBody;
 
         let (outbox, requests) = outbox::<u32>(1);
-        outbox.sender.as_ref().unwrap().try_send(7).unwrap();
+        send(&outbox, 7).unwrap();
         let source = tokio_stream::StreamExt::map(requests, Ok);
         let encoder = AbortCodec::<u32, u32>::new().encoder();
         let mut body = Box::pin(EncodeBody::new_client(encoder, source, None, None));

@@ -29,6 +29,7 @@ use super::proto::grpc::block::WriteRequest;
 use super::proto::grpc::block::WriteRequestCommand;
 use super::proto::grpc::block::WriteResponse;
 use super::proto::grpc::block::write_request;
+use super::retry::Backoff;
 use super::upload::Subject;
 use super::upload::Upload;
 use super::workers::Worker;
@@ -48,7 +49,7 @@ const RESERVE_STEP: u64 = 16 << 20;
 /// In which a worker removes a block whose stream was reset.
 const ABORT_SETTLES: Duration = Duration::from_millis(200);
 
-/// How often the same worker is tried when there is no other.
+/// How often the same worker is tried when there is no other and it gives an answer each time.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// What is written.
@@ -64,7 +65,7 @@ pub(super) enum Target {
         pin: bool,
     },
     /// A file of the under file system.
-    UfsFile(CreateUfsFileOptions),
+    UfsFile(Box<CreateUfsFileOptions>),
 }
 
 /// The file or block while it is written.
@@ -82,7 +83,10 @@ pub(super) struct Writing {
     worker: Option<HostPort>,
     /// Workers that failed with this target.
     excluded: Vec<HostPort>,
+    /// Attempts that ended with an answer, when there was no other worker to ask.
     attempts: u32,
+    /// Begins with the first failure.
+    backoff: Option<Backoff>,
 }
 
 enum Stream {
@@ -112,6 +116,7 @@ impl Writing {
             worker: None,
             excluded: Vec::new(),
             attempts: 0,
+            backoff: None,
         }
     }
 
@@ -217,19 +222,22 @@ impl Writing {
             }
             self.excluded.push(worker);
         }
-        self.attempts += 1;
-        if self.kept.is_none() || self.attempts >= ATTEMPTS_MAX {
+        if self.kept.is_none() {
+            return Err(failure.error);
+        }
+        if self.shared.workers.for_write(self.space_wanted(), &self.excluded).await.is_ok() {
+            log::debug!("{}, trying another worker", failure.error);
+            return Ok(());
+        }
+        // Nobody else. Perhaps this one has only been restarted, or has not yet cleared up what was aborted.
+        self.attempts += u32::from(failure.class != Class::Connection);
+        let hopeless = failure.error.fault() == Fault::NoSpace || self.attempts >= ATTEMPTS_MAX;
+        let times = self.shared.options.write_init_retry;
+        if hopeless || !self.backoff.get_or_insert_with(|| Backoff::new(times)).wait().await {
             return Err(failure.error);
         }
         log::debug!("{}, trying again", failure.error);
-        if self.shared.workers.for_write(self.space_wanted(), &self.excluded).await.is_err() {
-            if failure.error.fault() == Fault::NoSpace {
-                return Err(failure.error);
-            }
-            // Nobody else. Perhaps this one has only been restarted, or has not yet cleared up what was aborted.
-            self.excluded.clear();
-            sleep(self.shared.options.write_init_retry.base).await;
-        }
+        self.excluded.clear();
         Ok(())
     }
 
@@ -289,7 +297,7 @@ impl Writing {
     fn command(&self, reserve: u64) -> WriteRequestCommand {
         let (kind, pin, ufs) = match &self.target {
             Target::Block { pin, .. } => (RequestType::AlluxioBlock, *pin, None),
-            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.clone())),
+            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.as_ref().clone())),
         };
         WriteRequestCommand {
             r#type: Some(kind.into()),

@@ -78,7 +78,7 @@ async fn get_configuration(master: &Master) -> Result<GetConfigurationPResponse>
             match within(master.rpc_timeout(), call).await {
                 Ok(answer) => Ok(answer.into_inner()),
                 Err(status) => {
-                    let failure = failure(Rpc::GetConfiguration, &"", server.name(), &status);
+                    let failure = failure(Rpc::GetConfiguration, &"of the cluster", server.name(), &status);
                     if failure.class == Class::Connection {
                         master.primary().lost(&server);
                     }
@@ -101,7 +101,8 @@ async fn get_hashes(master: &Master) -> Result<(String, String)> {
                     Ok((answer.cluster_config_hash().to_owned(), answer.path_config_hash().to_owned()))
                 }
                 Err(status) => {
-                    let failure: Failure = failure(Rpc::GetConfigHash, &"", server.name(), &status);
+                    let failure: Failure =
+                        failure(Rpc::GetConfigHash, &"of the cluster", server.name(), &status);
                     if failure.class == Class::Connection {
                         master.primary().lost(&server);
                     }

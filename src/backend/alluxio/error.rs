@@ -78,7 +78,7 @@ impl From<Failure> for FsError {
     }
 }
 
-/// What `status` means as the answer of `server` to `rpc` about `subject`, a path or a block.
+/// What `status` means as the answer of `server` to `rpc` about `subject`: a path, a block, a service.
 pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &Status) -> Failure {
     let class = class(status);
     let fault = match class {

@@ -25,6 +25,7 @@ const SEEN_FOR: Duration = Duration::from_secs(1);
 pub(super) struct IncompleteFile {
     path: FsPath,
     file_id: i64,
+    /// Its blocks so far, in order.
     block_ids: Vec<i64>,
     /// When the path was last seen to be this file.
     seen: Instant,
@@ -53,11 +54,6 @@ impl IncompleteFile {
     /// The master's number for it, which a rename does not change.
     pub(super) fn file_id(&self) -> i64 {
         self.file_id
-    }
-
-    /// Its blocks so far, in order.
-    pub(super) fn block_ids(&self) -> &[i64] {
-        &self.block_ids
     }
 
     /// It was renamed through this mount, or a directory above it was.
@@ -138,7 +134,7 @@ mod tests {
     fn a_block_whose_id_was_lost_on_the_way_is_taken_and_not_asked_for_again() {
         let mut file = file(&[100]);
         assert_eq!(file.reconcile(&info(7, &[100, 101])).unwrap(), Some(101));
-        assert_eq!(file.block_ids(), [100, 101]);
+        assert_eq!(file.block_ids, [100, 101]);
         assert!(!file.asked);
     }
 
@@ -146,7 +142,7 @@ mod tests {
     fn a_request_that_was_lost_on_the_way_leaves_nothing() {
         let mut file = file(&[100]);
         assert_eq!(file.reconcile(&info(7, &[100])).unwrap(), None);
-        assert_eq!(file.block_ids(), [100]);
+        assert_eq!(file.block_ids, [100]);
     }
 
     #[test]

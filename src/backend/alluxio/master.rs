@@ -83,6 +83,9 @@ const NO_TTL: i64 = -1;
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
 
+/// What the block master is asked about, for messages.
+const CAPACITY: &str = "of the cluster";
+
 type FileClient = FileSystemMasterClientServiceClient<Channel>;
 type BlockClient = BlockMasterClientServiceClient<Channel>;
 
@@ -377,7 +380,7 @@ impl Master {
     pub(super) async fn worker_infos(&self) -> Result<Vec<WorkerInfo>> {
         let message = GetWorkerInfoListPOptions {};
         let answer = self
-            .call(Rpc::GetWorkerInfoList, &"", message, |channel, request| async move {
+            .call(Rpc::GetWorkerInfoList, &"of all", message, |channel, request| async move {
                 self.blocks(channel).get_worker_info_list(request).await
             })
             .await?;
@@ -388,11 +391,11 @@ impl Master {
     pub(super) async fn block_master_info(&self) -> Result<BlockMasterInfo> {
         let message = GetBlockMasterInfoPOptions { filters: Vec::new() };
         let answer = self
-            .call(Rpc::GetBlockMasterInfo, &"", message, |channel, request| async move {
+            .call(Rpc::GetBlockMasterInfo, &CAPACITY, message, |channel, request| async move {
                 self.blocks(channel).get_block_master_info(request).await
             })
             .await?;
-        answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &""))
+        answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &CAPACITY))
     }
 
     /// What an error of a listing that was begun means.

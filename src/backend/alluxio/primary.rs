@@ -33,7 +33,10 @@ const VERSION: i64 = 2;
 pub(super) struct Primary {
     options: Arc<AlluxioOptions>,
     servers: Vec<Arc<Server>>,
+    /// None while it has to be looked for.
     current: ArcSwapOption<Server>,
+    /// The last one that was found.
+    last: ArcSwapOption<Server>,
     finding: Flight,
 }
 
@@ -50,7 +53,13 @@ impl Primary {
             .iter()
             .map(|address| Server::new(&Target::Tcp(address.clone()), Use::Calls, &options).map(Arc::new))
             .collect::<Result<_>>()?;
-        Ok(Self { options, servers, current: ArcSwapOption::default(), finding: Flight::default() })
+        Ok(Self {
+            options,
+            servers,
+            current: ArcSwapOption::default(),
+            last: ArcSwapOption::default(),
+            finding: Flight::default(),
+        })
     }
 
     /// The primary, found among the masters if it is not known; one round.
@@ -69,7 +78,10 @@ impl Primary {
     async fn find(&self) -> Result<Arc<Server>, Failure> {
         let server = self.ask_all().await?;
         self.check_versions(&server).await?;
-        log::info!("the primary master is {}", server.name());
+        let before = self.last.swap(Some(Arc::clone(&server)));
+        if !before.is_some_and(|before| Arc::ptr_eq(&before, &server)) {
+            log::info!("the primary master is {}", server.name());
+        }
         self.current.store(Some(Arc::clone(&server)));
         Ok(server)
     }
@@ -145,7 +157,7 @@ async fn version(server: &Server, service: ServiceType, standby: bool) -> Result
 
 /// What `status` says of a master that is not the primary; an answer that no master gives is a failure.
 fn why_not(server: &Server, status: &Status) -> Result<String, Failure> {
-    let failure = failure(Rpc::GetServiceVersion, &"", server.name(), status);
+    let failure = failure(Rpc::GetServiceVersion, &"of the master", server.name(), status);
     let expected = failure.class == Class::Connection
         || matches!(status.code(), Code::NotFound | Code::DeadlineExceeded | Code::Unavailable);
     if expected {

@@ -18,4 +18,3 @@ mod generated {
 
 pub(super) use generated::alluxio::grpc;
 pub(super) use generated::alluxio::proto::dataserver;
-pub(super) use generated::alluxio::proto::shared;

@@ -1,5 +1,8 @@
 //! A stream to a worker whose regular end is a commit. Whoever loses an [`Upload`] without committing it aborts
 //! it; there is no other way to end one. Knows neither blocks nor files.
+//!
+//! Known limit: a worker that refuses data in the middle answers, but neither reads on nor resets the stream. If
+//! hyper waits for room in the stream's window at that moment, it keeps that one chunk until the connection ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +99,13 @@ where
 
     /// Hands over a request; waits up to `limit` for room in the queue.
     pub(super) async fn send(&mut self, request: T, limit: Duration) -> Result<(), Failure> {
-        match timeout(limit, self.outbox.send(request)).await {
+        let sent = tokio::select! {
+            biased;
+            // A worker that has refused the data reads no more of it, and the queue stays full.
+            ended = &mut self.call => return Err(too_early(ended)),
+            sent = timeout(limit, self.outbox.send(request)) => sent,
+        };
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Ended)) => Err(self.verdict().await),
             Err(_) => {
@@ -136,13 +145,18 @@ where
     /// Why the stream has ended, though nobody ended it.
     async fn verdict(&mut self) -> Failure {
         match timeout(ABORT_TIME, &mut self.call).await {
-            Ok(Ok(Err(failure))) => failure,
-            Ok(Ok(Ok(()))) => {
-                FsError::because(Fault::Io, "the worker ended the stream before its time").into()
-            }
-            Ok(Err(err)) => died(&err),
+            Ok(ended) => too_early(ended),
             Err(_) => Failure::connection(Fault::TimedOut, "the worker broke off and did not say why"),
         }
+    }
+}
+
+/// Why a call has ended that nobody has ended.
+fn too_early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
+    match ended {
+        Ok(Err(failure)) => failure,
+        Ok(Ok(())) => FsError::because(Fault::Io, "the worker ended the stream before its time").into(),
+        Err(err) => died(&err),
     }
 }
 

@@ -576,7 +576,7 @@ mod tests {
         ranges.add(4..6);
         assert!(!ranges.covers(&(0..6)));
         ranges.add(2..4);
-        assert_eq!(ranges.0.as_slice(), &[0..6]);
-        assert!(ranges.covers(&(1..5)));
+        assert_eq!(ranges.0.len(), 1);
+        assert!(ranges.covers(&(0..6)));
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn create(
         shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
     let mut writer = Writer::new(Arc::clone(shared), shared.attr(&info), file, &info);
     // After the writer, which removes the file if this is interrupted.
-    let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, &place, info).await) })?;
+    let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
     writer.attr = shared.attr(&info);
     Ok((writer.attr.clone(), Box::new(writer)))
 }
@@ -284,7 +284,7 @@ impl Job {
     fn new(shared: Arc<Shared>, notes: Arc<Notes>, file: IncompleteFile, info: &FileInfo) -> Self {
         let write_type = shared.options.write_type;
         let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough)
-            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(ufs_file(info))));
+            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(Box::new(ufs_file(info)))));
         let blocks = (write_type != WriteType::Through).then(Blocks::default);
         let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
         let block_size = if block_size == 0 { shared.options.block_size } else { block_size };
