@@ -21,9 +21,7 @@ use nix::errno::Errno;
 use super::current;
 use super::ffi2;
 use super::ffi3;
-use super::interrupts;
-use super::shims;
-use crate::fs::Cancel;
+use super::interrupts::Interrupt;
 use crate::vfs::Vfs;
 
 /// What libfuse hands back with each request.
@@ -156,12 +154,12 @@ impl RawRequest {
         }
     }
 
-    /// Has `cancel` set when the caller is interrupted, at once if it was already.
+    /// Has `interrupt` told when the caller is interrupted, at once if it was already.
     ///
     /// # Safety
     /// The caller keeps its `Arc` until [`Self::ignore_interrupts`] has returned.
-    pub(super) unsafe fn heed_interrupts(&self, cancel: &Arc<Cancel>) {
-        let data = Arc::as_ptr(cancel).cast_mut().cast::<c_void>();
+    pub(super) unsafe fn heed_interrupts(&self, interrupt: &Arc<Interrupt>) {
+        let data = Arc::as_ptr(interrupt).cast_mut().cast::<c_void>();
         match self.library {
             // SAFETY: the request is not replied to; libfuse passes `data` to the function only, which takes it
             // for what it is.
@@ -208,28 +206,27 @@ fn result(code: c_int) -> Result<(), Errno> {
     if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) }
 }
 
-unsafe extern "C" fn interrupted_2(req: fuse2::fuse_req_t, data: *mut c_void) {
-    // SAFETY: libfuse passes the request, whose lock it holds, and what `heed_interrupts` gave it.
-    unsafe { interrupted(shims::v2::raw(req), data) };
+unsafe extern "C" fn interrupted_2(_req: fuse2::fuse_req_t, data: *mut c_void) {
+    // SAFETY: libfuse passes what `heed_interrupts` gave it.
+    unsafe { interrupted(data) };
 }
 
-unsafe extern "C" fn interrupted_3(req: fuse3::fuse_req_t, data: *mut c_void) {
+unsafe extern "C" fn interrupted_3(_req: fuse3::fuse_req_t, data: *mut c_void) {
     // SAFETY: as above.
-    unsafe { interrupted(shims::v3::raw(req), data) };
+    unsafe { interrupted(data) };
 }
 
 /// # Safety
-/// `data` points to the `Cancel` of a request that still heeds interrupts, and so keeps its `Arc`.
-unsafe fn interrupted(request: RawRequest, data: *mut c_void) {
-    let data = data.cast_const().cast::<Cancel>();
+/// `data` points to the `Interrupt` of a request that still heeds interrupts, and so keeps its `Arc`.
+unsafe fn interrupted(data: *mut c_void) {
+    let data = data.cast_const().cast::<Interrupt>();
     // SAFETY: as promised.
-    let cancel = unsafe {
+    let interrupt = unsafe {
         Arc::increment_strong_count(data);
         Arc::from_raw(data)
     };
-    let tid = request.caller().pid;
     // A waker is somebody else's code; a panic of it must not unwind into libfuse. The hook has logged it.
-    drop(catch_unwind(AssertUnwindSafe(|| interrupts::interrupted(tid, &cancel))));
+    drop(catch_unwind(AssertUnwindSafe(|| interrupt.arrived())));
 }
 
 /// The arguments `alluxio-fuse -oWORD -oWORD ..` in the form of C.

@@ -9,7 +9,7 @@
 //! INTERRUPT is received by workers like all else: with `max_threads` requests under way, all waiting, none is
 //! left to hear it. That is why `max_threads` is large.
 //!
-//! Lock order: `Workers`, then a worker's `Cancel`. Neither is held across a request.
+//! Lock order: `Workers`, then a worker's `Interrupt`. Neither is held across a request.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,9 +36,9 @@ use super::abi::Plain;
 use super::abi::opcode;
 use super::buffer::Buffer;
 use super::current;
+use super::interrupts::Interrupt;
 use super::transport::Port;
 use super::transport::Received;
-use crate::fs::Cancel;
 
 /// What the workers work for.
 pub(super) trait Service: Send + Sync + 'static {
@@ -97,7 +97,7 @@ struct Worker {
     /// Absent for the moment between its start and the return of its starter.
     handle: Option<JoinHandle<()>>,
     /// What interrupts the request that it serves. Changed by the worker alone.
-    cancel: Arc<Cancel>,
+    cancel: Arc<Interrupt>,
 }
 
 impl Pool {
@@ -193,8 +193,7 @@ impl Pool {
             if current::begin() == 0 {
                 self.shortage();
             }
-            // Also if somebody still watches the one before (`interrupts`), who must not end this request.
-            if cancel.is_cancelled() || Arc::weak_count(&cancel) > 0 {
+            if cancel.is_cancelled() {
                 cancel = self.fresh_cancel(number);
             }
             self.service.process(request, &*port);
@@ -210,8 +209,8 @@ impl Pool {
     }
 
     /// Something that nobody has cancelled yet, unless all is to be cancelled.
-    fn fresh_cancel(&self, number: u64) -> Arc<Cancel> {
-        let cancel = Arc::new(Cancel::new());
+    fn fresh_cancel(&self, number: u64) -> Arc<Interrupt> {
+        let cancel: Arc<Interrupt> = Arc::default();
         let mut workers = self.workers.lock();
         if workers.ending {
             cancel.cancel();
@@ -219,7 +218,7 @@ impl Pool {
         let worker = workers.running.get_mut(&number).expect("a worker is in the table until it leaves");
         worker.cancel = Arc::clone(&cancel);
         drop(workers);
-        current::set_cancel(Arc::clone(&cancel));
+        current::set_interrupt(Arc::clone(&cancel));
         cancel
     }
 
@@ -340,7 +339,7 @@ mod tests {
     /// A service whose requests come from a channel and wait until they are let go or cancelled.
     struct Fake {
         requests: Receiver<InHeader>,
-        started: Sender<Arc<Cancel>>,
+        started: Sender<Arc<Interrupt>>,
         go: Receiver<()>,
         device: Arc<OwnedFd>,
         ended: AtomicUsize,
@@ -377,7 +376,7 @@ mod tests {
             if InHeader::read_from(request).unwrap().opcode == REPLIED {
                 current::end();
             }
-            let cancel = current::cancel();
+            let cancel = current::interrupt();
             self.started.send(Arc::clone(&cancel)).unwrap();
             while !cancel.is_cancelled() {
                 if self.go.recv_timeout(Duration::from_millis(1)).is_ok() {
@@ -396,7 +395,7 @@ mod tests {
         pool: Arc<Pool>,
         service: Arc<Fake>,
         requests: Option<Sender<InHeader>>,
-        started: Receiver<Arc<Cancel>>,
+        started: Receiver<Arc<Interrupt>>,
         go: Sender<()>,
     }
 
@@ -418,7 +417,7 @@ mod tests {
         }
 
         /// Sends a request and waits until a worker has it.
-        fn request(&self, opcode: u32) -> Arc<Cancel> {
+        fn request(&self, opcode: u32) -> Arc<Interrupt> {
             let header = InHeader { opcode, ..InHeader::default() };
             self.requests.as_ref().unwrap().send(header).unwrap();
             self.started.recv_timeout(Duration::from_secs(10)).expect("a worker takes it")

@@ -91,8 +91,7 @@ macro_rules! shims {
                 }
             }
 
-            /// The request as the session knows it.
-            pub(in crate::session) fn raw(req: fuse_req_t) -> RawRequest {
+            fn raw(req: fuse_req_t) -> RawRequest {
                 let library = LIBRARY.get().expect("set before the operations were handed out");
                 unsafe { RawRequest::new(Library::$variant(library), req.cast()) }
             }
