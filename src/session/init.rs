@@ -34,7 +34,7 @@ use super::abi::Plain;
 use super::abi::opcode;
 use super::buffer::Buffer;
 use super::buffer::page_size;
-use super::ffi::Mounted;
+use super::mounted::Mounted;
 
 /// Kernels from 3.15 (2014) on know all structures in the sizes that `abi` has.
 const OLDEST_MINOR: u32 = 23;

@@ -19,6 +19,7 @@ mod ffi2;
 mod ffi3;
 mod init;
 mod interrupts;
+mod mounted;
 mod older;
 mod options;
 mod pool;
@@ -48,9 +49,9 @@ use nix::poll::PollTimeout;
 use nix::poll::poll;
 
 use self::buffer::Buffer;
-use self::ffi::Mounted;
 use self::ffi::Refused;
 use self::ffi::Shared;
+use self::mounted::Mounted;
 use self::pool::Limits;
 use self::pool::Pool;
 use self::pool::Service;

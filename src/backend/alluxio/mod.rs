@@ -22,6 +22,7 @@ mod listing;
 mod local_block;
 mod master;
 mod names;
+mod new_block;
 mod options;
 mod primary;
 mod proto;
@@ -30,6 +31,7 @@ mod retry;
 mod traffic;
 mod upload;
 mod window;
+mod worker;
 mod workers;
 mod writer;
 
