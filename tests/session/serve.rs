@@ -253,6 +253,27 @@ fn ctrl_c_ends_a_read_that_waits() {
     }
 }
 
+#[test]
+fn descriptors_are_shared_as_shells_do_it() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let shell = |script: &str| {
+            let mut command = Command::new("bash");
+            succeed(command.args(["-c", script]).current_dir(mount.root()));
+        };
+        shell("/bin/echo one > f; (/bin/echo two; echo three; /bin/echo four) > g");
+        shell("exec 3> h; echo a >&3; /bin/echo b >&3; sleep 0 & wait; echo c >&3; exec 3>&-");
+        shell("exec 3> i; echo a >&3; exec 4>&3; exec 3>&-; echo b >&4; exec 4>&-");
+        assert_eq!(fs::read_to_string(mount.path("f")).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(mount.path("g")).unwrap(), "two\nthree\nfour\n");
+        assert_eq!(fs::read_to_string(mount.path("h")).unwrap(), "a\nb\nc\n");
+        assert_eq!(fs::read_to_string(mount.path("i")).unwrap(), "a\nb\n");
+        let mut names: Vec<_> = fs::read_dir(mount.root()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["f", "g", "h", "i"]);
+    });
+}
+
 /// A program that handles SIGUSR1, reads the file once and prints what it got, or fails if it got an error.
 fn reader_that_handles_a_signal(path: &Path) -> Child {
     let script = r#"$SIG{USR1} = sub {}; open(my $file, "<", $ARGV[0]) or die $!;

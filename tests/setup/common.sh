@@ -15,7 +15,9 @@ check_fuse() {
 # environment, as TMPDIR, by which it is found again; so build first, a compiler's server may stay.
 make_work() {
   work=$(cd "$(mktemp -d "${TMPDIR:-/tmp}/alluxio-fuse-$1.XXXXXX")" && pwd -P)
-  mkdir "$work/tmp"
+  # Tests as another user pass through here; they see no more than what they know the name of.
+  chmod 711 "$work"
+  mkdir -m 711 "$work/tmp"
   export TMPDIR="$work/tmp"
 }
 
