@@ -25,11 +25,13 @@ use alluxio_fuse::fs::RenameMode;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::StatFs;
+use alluxio_fuse::fs::XattrMode;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
+use bytes::Bytes;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -520,6 +522,18 @@ impl FileSystem for Faults {
     }
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.inner.set_attr(ctx, path, change)
+    }
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        self.inner.xattr(ctx, path, name)
+    }
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        self.inner.xattrs(ctx, path)
+    }
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        self.inner.set_xattr(ctx, path, name, value, mode)
+    }
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        self.inner.remove_xattr(ctx, path, name)
     }
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
         self.inner.stat_fs(ctx)

@@ -11,6 +11,7 @@ mod handles;
 mod inodes;
 mod names;
 mod stream;
+mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -25,6 +25,7 @@ use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::fs::SetAttr;
 use crate::fs::Timestamp;
 
 /// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
@@ -62,6 +63,9 @@ struct State {
     /// A hole was filled with zeros before.
     sparse: bool,
     changed: Timestamp,
+    /// Times that were asked for while the file was open: they are set when it is complete, as completing it
+    /// changes them.
+    times: SetAttr,
     failed: Option<FsError>,
 }
 
@@ -73,6 +77,23 @@ impl State {
             Slot::Complete => self.written == 0,
             Slot::Gone => false,
         }
+    }
+
+    /// The content has changed: a time of change that was asked for before is void.
+    fn touch(&mut self) {
+        self.changed = Timestamp::now();
+        self.times.mtime = None;
+    }
+
+    /// Keeps the times of `change` for when the file is complete. Those of now need no keeping, as that is yet to
+    /// come.
+    fn keep_times(&mut self, change: &SetAttr) {
+        let now = |time: Option<Timestamp>| time.filter(|_| !change.now);
+        if change.mtime.is_some() {
+            self.touch();
+        }
+        self.times.atime = if change.atime.is_some() { now(change.atime) } else { self.times.atime };
+        self.times.mtime = now(change.mtime).or(self.times.mtime);
     }
 }
 
@@ -123,7 +144,9 @@ impl WriteStream {
     ) -> Arc<Self> {
         let written = if matches!(slot, Slot::Complete) { attr.size } else { 0 };
         let changed = attr.mtime;
-        let state = State { path, slot, attr, written, length: 0, sparse: false, changed, failed: None };
+        let times = SetAttr::default();
+        let state =
+            State { path, slot, attr, written, length: 0, sparse: false, changed, times, failed: None };
         Arc::new(Self { fs, commits, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -132,7 +155,8 @@ impl WriteStream {
         let state = self.state.lock();
         Attr {
             size: state.written.max(state.length),
-            mtime: state.changed,
+            atime: state.times.atime.unwrap_or(state.attr.atime),
+            mtime: state.times.mtime.unwrap_or(state.changed),
             ctime: state.changed.max(state.attr.ctime),
             complete: matches!(state.slot, Slot::Complete),
             ..state.attr.clone()
@@ -247,12 +271,14 @@ impl WriteStream {
         result: Result<()>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        if added > 0 || started.is_some() {
+            state.touch();
+        }
         if let Some(attr) = started {
             state.attr = attr;
             state.written = 0;
         }
         state.written += added;
-        state.changed = Timestamp::now();
         match (&mut next, &result) {
             (Slot::Gone, Err(error)) => {
                 self.fail(state, error.clone());
@@ -324,19 +350,89 @@ impl WriteStream {
         let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0).and_then(|()| writer.commit(&ctx));
         // A file that failed is given up before anybody learns of it.
         drop(writer);
-        std::mem::forget(lent);
-        let mut state = self.state.lock();
         match result {
-            Ok(attr) => {
-                state.written = attr.size;
-                state.changed = attr.mtime;
-                state.attr = attr;
-                self.put(state, Slot::Complete);
-            }
+            Ok(attr) => self.completed(&ctx, attr),
             Err(error) => {
+                let state = self.state.lock();
                 log::debug!("completing {} failed: {error}", state.path);
                 self.fail(state, error.context("the file could not be completed"));
             }
+        }
+        std::mem::forget(lent);
+    }
+
+    /// The file is complete: it gets the times that were asked for, and the slot is given back. That they cannot be
+    /// set is no reason for close to fail: the bytes are safe.
+    fn completed(&self, ctx: &Ctx, attr: Attr) {
+        let mut state = self.state.lock();
+        state.written = attr.size;
+        state.changed = attr.mtime;
+        // What was set meanwhile, the writer need not know.
+        let Attr { mode, uid, gid, .. } = state.attr;
+        state.attr = Attr { mode, uid, gid, ..attr };
+        while state.times.has_times() && !matches!(state.slot, Slot::Gone) {
+            let times = std::mem::take(&mut state.times);
+            let path = state.path.clone();
+            drop(state);
+            let result = self.fs.set_attr(ctx, &path, &times);
+            state = self.state.lock();
+            match result {
+                Ok(attr) => {
+                    state.changed = attr.mtime;
+                    state.attr = attr;
+                }
+                Err(_) if state.path != path && !state.times.has_times() => state.times = times,
+                Err(error) => log::warn!("{path} is complete, but its times were not set: {error}"),
+            }
+        }
+        self.put(state, Slot::Complete);
+    }
+
+    /// Changes attributes, of which the times wait until the file is complete. Returns all of them.
+    pub(super) fn set_attr(&self, ctx: &Ctx, change: &SetAttr) -> Result<Attr> {
+        let mut state = self.state.lock();
+        let rest = match state.slot {
+            Slot::Complete => change.clone(),
+            Slot::Idle(_) | Slot::Lent => {
+                state.keep_times(change);
+                SetAttr { atime: None, mtime: None, now: false, ..change.clone() }
+            }
+            Slot::Gone => {
+                // There is nothing left but what its users see of it.
+                state.keep_times(change);
+                let Attr { mode, uid, gid, .. } = state.attr;
+                state.attr.mode = change.mode.unwrap_or(mode);
+                state.attr.uid = change.uid.unwrap_or(uid);
+                state.attr.gid = change.gid.unwrap_or(gid);
+                SetAttr::default()
+            }
+        };
+        let path = state.path.clone();
+        drop(state);
+        if rest == SetAttr::default() {
+            return Ok(self.attr());
+        }
+        let result = self.fs.set_attr(ctx, &path, &rest);
+        // A part of it may be done all the same.
+        let present = match &result {
+            Ok(attr) => Ok(attr.clone()),
+            Err(_) => self.fs.stat(ctx, &path),
+        };
+        if let Ok(attr) = present {
+            self.adopt(attr);
+        }
+        result.map(|_| self.attr())
+    }
+
+    /// Takes `attr`, as the backend shows them, for those of the file: only what writing does not change, if it is
+    /// being written.
+    fn adopt(&self, attr: Attr) {
+        let mut state = self.state.lock();
+        if matches!(state.slot, Slot::Complete) && attr.id == state.attr.id {
+            state.changed = attr.mtime;
+            state.attr = attr;
+        } else {
+            (state.attr.mode, state.attr.uid, state.attr.gid) = (attr.mode, attr.uid, attr.gid);
         }
     }
 
@@ -368,6 +464,7 @@ impl WriteStream {
             // Whatever there is, is given up only after the empty file took its place.
             let before = std::mem::replace(&mut state.slot, Slot::Complete);
             state.length = 0;
+            state.times = SetAttr::default();
             let result = self.with_writer(ctx, state, |_, _| Ok(()));
             if result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted) {
                 self.put(self.state.lock(), before);
@@ -376,6 +473,7 @@ impl WriteStream {
         }
         if size >= state.written && (matches!(state.slot, Slot::Idle(_)) || state.written == 0) {
             state.length = size;
+            state.touch();
             return if matches!(state.slot, Slot::Complete) {
                 self.with_writer(ctx, state, |_, _| Ok(()))
             } else {
