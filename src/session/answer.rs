@@ -29,6 +29,7 @@ use super::errno::level;
 use super::ffi::Caller;
 use super::ffi::RawRequest;
 use super::ffi::Shared;
+use super::notify;
 use super::wall::wall;
 use crate::fs::Attr;
 use crate::fs::Cancel;
@@ -130,6 +131,9 @@ where
             Ok(answer) => request.succeed(op, answer),
             Err(err) => {
                 log_failure(&request, op, subject, &err);
+                if let (Op::Setattr, Subject::Inode(ino)) = (op, subject) {
+                    notify::attributes_changed(ino);
+                }
                 request.fail(errno(err.fault()));
             }
         }

@@ -18,6 +18,7 @@ mod ffi2;
 mod ffi3;
 mod init;
 mod interrupts;
+mod notify;
 mod pool;
 mod serve;
 mod shims;
