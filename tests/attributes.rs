@@ -114,8 +114,7 @@ fn dated_tree(root: &Path) -> Vec<PathBuf> {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600 | 0o44 * paths.len() as u32 % 0o100))
-            .unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600 | paths.len() as u32)).unwrap();
         paths.push(PathBuf::from(name));
     }
     // Directories last, as what is made in them moves their times.
@@ -232,7 +231,7 @@ fn times_outlive_the_mount_and_are_seen_by_others() {
     let meta = fs::metadata(second.path().join("a")).unwrap();
     assert!(meta.mtime() >= before, "{}", meta.mtime());
 
-    let without = spec.clone().property("alluxio.fuse.times.enabled", "false").start();
+    let without = spec.property("alluxio.fuse.times.enabled", "false").start();
     let path = without.path().join("sub/b");
     assert!(fs::metadata(&path).unwrap().mtime() >= before - 600, "the master's own");
     set_times(&File::open(&path).unwrap(), None, Some((5, 5)));
@@ -256,7 +255,7 @@ fn bits_that_alluxio_cannot_keep_are_refused_and_nothing_else_is_lost() {
         }
         // What asks for a mode in passing gets what there is.
         run("sh", &["-c", "umask 0; mkdir dir"], root);
-        fs::OpenOptions::new().write(true).create(true).mode(0o4711).open(root.join("made")).unwrap();
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o4711).open(root.join("made")).unwrap();
         assert_eq!((mode("dir"), mode("made") & 0o7000), (0o777, 0));
         assert_eq!(chmod("dir", 0o1777), Err(libc::EPERM));
         assert_eq!(mode("dir"), 0o777);

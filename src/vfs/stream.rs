@@ -171,6 +171,7 @@ impl WriteStream {
     /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
     /// fails with [`Fault::NotSupported`], and so does the file's completion then.
     pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: &[u8]) -> Result<()> {
+        self.drop_privileges(ctx)?;
         let mut state = self.wait_for_offset(ctx, offset)?;
         if matches!(state.slot, Slot::Gone) {
             state.written = state.written.max(offset + data.len() as u64);
@@ -192,6 +193,16 @@ impl WriteStream {
             *added += data.len() as u64;
             Ok(())
         })
+    }
+
+    /// A file that somebody writes to loses what makes it run as another user or group. The superuser may keep it.
+    fn drop_privileges(&self, ctx: &Ctx) -> Result<()> {
+        let present = self.state.lock().attr.mode;
+        let mode = unprivileged(present);
+        if ctx.uid == 0 || mode == present {
+            return Ok(());
+        }
+        self.set_attr(ctx, &SetAttr { mode: Some(mode), ..SetAttr::default() }).map(drop)
     }
 
     /// Waits until nobody uses the writer and the bytes before `offset` have come, or do not come.
@@ -235,7 +246,8 @@ impl WriteStream {
     ) -> Result<()> {
         let slot = std::mem::replace(&mut state.slot, Slot::Lent);
         let path = state.path.clone();
-        let mode = state.attr.mode;
+        // Another content is not what was trusted with the bits.
+        let mode = unprivileged(state.attr.mode);
         drop(state);
         let lent = Lent { stream: self };
         let mut started = None;
@@ -509,6 +521,13 @@ impl WriteStream {
             writer.renamed(to);
         }
     }
+}
+
+/// `mode` without the set-user-id bit, and without the set-group-id bit where it is one: beside the group's right to
+/// execute.
+fn unprivileged(mode: u32) -> u32 {
+    let group = if mode & 0o010 == 0 { 0 } else { 0o2000 };
+    mode & !(0o4000 | group)
 }
 
 fn rewrite_error(state: &State, offset: u64) -> FsError {
