@@ -12,9 +12,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -32,16 +29,8 @@ use common::process;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The tests of this file run one after the other. A child process closes, as it starts a program, the descriptors
-/// that another test writes to, and with the first close that sees bytes a file is complete.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Runs `scenario` in a new directory of the cluster, once through each version of libfuse.
 fn on_a_cluster(name: &str, scenario: fn(&Path)) {
-    let _turn = alone();
     let cluster = Cluster::get();
     for libfuse in [2, 3] {
         let dir = cluster.directory(name);
@@ -54,7 +43,6 @@ fn on_a_cluster(name: &str, scenario: fn(&Path)) {
 
 /// The same over the embedded store.
 fn on_the_embedded_store(scenario: fn(&Path)) {
-    let _turn = alone();
     for libfuse in [2, 3] {
         let dir = tempfile::tempdir().unwrap();
         let mount = Spec::local(dir.path()).libfuse(libfuse).start();
@@ -80,7 +68,11 @@ fn other_extended_attributes_are_refused() {
 #[test]
 fn attributes_set_before_close_are_there_after_it() {
     on_a_cluster("early", attributes::attributes_set_before_close_are_there_after_it);
-    on_the_embedded_store(attributes::attributes_set_before_close_are_there_after_it);
+}
+
+#[test]
+fn attributes_stay_when_a_write_follows_a_close() {
+    on_a_cluster("go-on", attributes::attributes_stay_when_a_write_follows_a_close);
 }
 
 #[test]
@@ -205,7 +197,6 @@ fn touch_and_make_compare_times() {
 
 #[test]
 fn times_outlive_the_mount_and_are_seen_by_others() {
-    let _turn = alone();
     let cluster = Cluster::get();
     let dir = cluster.directory("times-shared");
     let spec = Spec::alluxio(&cluster, &dir.path);
@@ -291,7 +282,6 @@ fn bits_that_alluxio_cannot_keep_are_refused_and_nothing_else_is_lost() {
 
 #[test]
 fn a_mode_that_is_set_before_close_reaches_the_under_store() {
-    let _turn = alone();
     let cluster = Cluster::get();
     let dir = cluster.directory("through");
     for write_type in ["CACHE_THROUGH", "THROUGH"] {
@@ -310,7 +300,6 @@ fn a_mode_that_is_set_before_close_reaches_the_under_store() {
 
 #[test]
 fn who_may_what_is_as_posix_has_it() {
-    let _turn = alone();
     let cluster = Cluster::get();
     let dir = cluster.directory("users");
     let root = Spec::alluxio(&cluster, &dir.path).start();

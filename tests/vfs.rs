@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Fixture {
     vfs: Arc<Vfs>,
     faults: Arc<Faults>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn fixture() -> Fixture {
@@ -50,7 +50,7 @@ fn fixture_with(options: VfsOptions) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::new(dir.path()));
     let vfs = Arc::new(Vfs::new(Arc::clone(&faults) as Arc<dyn FileSystem>, options));
-    Fixture { vfs, faults, _dir: dir }
+    Fixture { vfs, faults, dir }
 }
 
 impl Fixture {
@@ -86,6 +86,15 @@ impl Fixture {
         let entry = self.vfs.lookup(&Ctx::daemon(), Ino::ROOT, OsStr::new(name))?;
         self.vfs.forget(entry.ino, 1);
         Ok((entry.ino, entry.attr))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
     }
 
     fn content(&self, name: &str) -> Vec<u8> {
@@ -166,6 +175,64 @@ fn a_file_closed_empty_can_still_be_written_by_who_has_it_open() {
     fixture.close(fh).unwrap();
     assert_eq!(fixture.content("f"), b"late");
     assert_eq!(fixture.find("f").unwrap().0, ino);
+}
+
+#[test]
+fn who_still_has_a_file_open_can_go_on_after_another_close() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    for piece in 0..3 {
+        fixture.write(fh, piece, b"x").unwrap();
+        fixture.flush(fh).unwrap();
+        assert_eq!(fixture.content("f").len() as u64, piece + 1);
+    }
+    assert_eq!(fault(fixture.write(fh, 1, b"y")), Fault::NotSupported);
+    fixture.write(fh, 3, b"end").unwrap();
+    let moved = fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, OsStr::new("f"), Ino::ROOT, OsStr::new("g"), 0);
+    moved.unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("g"), b"xxxend");
+    assert_eq!(fixture.find("g").unwrap().0, ino);
+    assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn what_could_not_go_on_leaves_what_was_complete() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"kept").unwrap();
+    fixture.flush(fh).unwrap();
+    fixture.write(fh, 4, b"lost").unwrap();
+    fixture.faults.fail_commit.store(true, Ordering::Relaxed);
+    assert_eq!(fault(fixture.close(fh)), Fault::Io);
+    assert_eq!(fixture.content("f"), b"kept");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn a_child_that_closes_what_it_inherited_ends_nothing() {
+    let fixture = fixture();
+    let cancel = Cancel::new();
+    let opener = Ctx::new(0, 0, std::process::id(), &cancel);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let inherited = Ctx::new(0, 0, child.id(), &cancel);
+    let flags = libc::O_WRONLY | libc::O_CREAT;
+    let fh = fixture.vfs.create(&opener, Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap().1.fh;
+    fixture.write(fh, 0, b"a").unwrap();
+    fixture.vfs.flush(&inherited, fh).unwrap();
+    assert!(!fixture.find("f").unwrap().1.complete);
+    fixture.write(fh, 1, b"b").unwrap();
+    fixture.vfs.flush(&opener, fh).unwrap();
+    assert_eq!(fixture.content("f"), b"ab");
+    fixture.vfs.release(fh).unwrap();
+    // Its opener gone, a close by whoever has it completes it.
+    let fh = fixture.vfs.create(&inherited, Ino::ROOT, OsStr::new("g"), 0o644, flags).unwrap().1.fh;
+    fixture.write(fh, 0, b"a").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fixture.vfs.flush(&opener, fh).unwrap();
+    assert_eq!(fixture.content("g"), b"a");
+    fixture.vfs.release(fh).unwrap();
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn cell(rates: &[Option<f64>]) -> String {
 
 fn ratio(ours: Option<f64>, other: Option<f64>) -> String {
     match (ours, other) {
+        (Some(ours), Some(other)) if ours < other / 10.0 => format!("{:.4}", ours / other),
         (Some(ours), Some(other)) => format!("{:.2}", ours / other),
         _ => "-".to_owned(),
     }

@@ -95,6 +95,18 @@ plain! {
         unused: [u32; 6],
     }
 
+    /// `fuse_rename_in`; two names follow.
+    struct RenameIn: 8 {
+        newdir: u64,
+    }
+
+    /// `fuse_rename2_in`; two names follow.
+    struct Rename2In: 16 {
+        newdir: u64,
+        flags: u32,
+        padding: u32,
+    }
+
     /// `fuse_attr`.
     struct FileAttr: 88 {
         ino: u64,
@@ -192,8 +204,12 @@ plain! {
 /// Opcodes that the loop itself must tell apart.
 pub(super) mod opcode {
     pub(in crate::session) const FORGET: u32 = 2;
+    pub(in crate::session) const RENAME: u32 = 12;
     pub(in crate::session) const INIT: u32 = 26;
+    pub(in crate::session) const READDIR: u32 = 28;
     pub(in crate::session) const BATCH_FORGET: u32 = 42;
+    pub(in crate::session) const READDIRPLUS: u32 = 44;
+    pub(in crate::session) const RENAME2: u32 = 45;
 }
 
 /// `fuse_write_in`: what lies between the header and the data of a WRITE.

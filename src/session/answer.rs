@@ -29,10 +29,10 @@ use super::errno::level;
 use super::ffi::Caller;
 use super::ffi::RawRequest;
 use super::ffi::Shared;
+use super::interrupts::Interrupt;
 use super::notify;
 use super::wall::wall;
 use crate::fs::Attr;
-use crate::fs::Cancel;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FsError;
@@ -126,7 +126,7 @@ where
         let request = Request::begin(raw);
         let caller = request.caller;
         let outcome =
-            work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.cancel));
+            work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
         match outcome {
             Ok(answer) => request.succeed(op, answer),
             Err(err) => {
@@ -164,15 +164,16 @@ struct Request {
     shared: Arc<Shared>,
     caller: Caller,
     /// Set by libfuse as long as `raw` is here, so it is kept longer than that.
-    cancel: Arc<Cancel>,
+    interrupt: Arc<Interrupt>,
 }
 
 impl Request {
     fn begin(raw: RawRequest) -> Self {
-        let (shared, caller, cancel) = (raw.shared(), raw.caller(), current::cancel());
-        // SAFETY: `cancel` lives in an `Arc` of the request, which ignores interrupts before it lets go of it.
-        unsafe { raw.heed_interrupts(&cancel) };
-        Self { raw: Some(raw), shared, caller, cancel }
+        let (shared, caller, interrupt) = (raw.shared(), raw.caller(), current::interrupt());
+        interrupt.begin(caller.pid);
+        // SAFETY: the request keeps the `Arc`, and ignores interrupts before it lets go of it.
+        unsafe { raw.heed_interrupts(&interrupt) };
+        Self { raw: Some(raw), shared, caller, interrupt }
     }
 
     fn succeed(mut self, op: Op, answer: Answer) {
@@ -191,15 +192,22 @@ impl Request {
 
     fn take_raw(&mut self) -> RawRequest {
         let raw = self.raw.take().expect("a request is replied to once, by what consumes it");
-        raw.ignore_interrupts();
+        self.deafen(&raw);
+        current::end();
         raw
+    }
+
+    /// No interrupt concerns this request any more.
+    fn deafen(&self, raw: &RawRequest) {
+        raw.ignore_interrupts();
+        self.interrupt.end();
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
         if let Some(raw) = self.raw.take() {
-            raw.ignore_interrupts();
+            self.deafen(&raw);
             let _ = raw.reply_errno(libc::EIO);
         }
     }

@@ -5,12 +5,16 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
-use crate::fs::Cancel;
+use super::interrupts::Interrupt;
 
 thread_local! {
+    static IDLE: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
+    static BUSY: Cell<bool> = const { Cell::new(false) };
     static REPLY_FD: Cell<Option<RawFd>> = const { Cell::new(None) };
-    static CANCEL: RefCell<Option<Arc<Cancel>>> = const { RefCell::new(None) };
+    static INTERRUPT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }
 
 /// Says by which descriptor this thread's replies leave, if not by the session's own.
@@ -24,11 +28,31 @@ pub(super) fn reply_fd() -> Option<RawFd> {
 }
 
 /// Says what interrupts the request that this thread is about to serve.
-pub(super) fn set_cancel(cancel: Arc<Cancel>) {
-    CANCEL.set(Some(cancel));
+pub(super) fn set_interrupt(interrupt: Arc<Interrupt>) {
+    INTERRUPT.set(Some(interrupt));
 }
 
 /// What interrupts this thread's request; nobody's interrupt outside of a worker.
-pub(super) fn cancel() -> Arc<Cancel> {
-    CANCEL.with_borrow(|cancel| cancel.clone()).unwrap_or_default()
+pub(super) fn interrupt() -> Arc<Interrupt> {
+    INTERRUPT.with_borrow(|interrupt| interrupt.clone()).unwrap_or_default()
+}
+
+/// Says where workers that wait for a request are counted; this one is.
+pub(super) fn set_idle_count(idle: Arc<AtomicUsize>) {
+    IDLE.set(Some(idle));
+}
+
+/// This worker has received a request. Returns how many still wait for one.
+pub(super) fn begin() -> usize {
+    BUSY.set(true);
+    IDLE.with_borrow(|idle| idle.as_ref().map_or(0, |idle| idle.fetch_sub(1, Ordering::AcqRel) - 1))
+}
+
+/// This worker is as good as waiting for the next request: it has only to send a reply. To be called before
+/// that, as its caller may ask again before this thread runs on; counted as busy till then, workers would
+/// be started that nobody needs. Only the first call after [`begin`] counts.
+pub(super) fn end() {
+    if BUSY.replace(false) {
+        IDLE.with_borrow(|idle| idle.as_ref().map(|idle| idle.fetch_add(1, Ordering::AcqRel)));
+    }
 }

@@ -1,16 +1,13 @@
-//! libfuse as safe types that are the same for version 2 and 3: a mounted session that takes requests, and
-//! a request that takes one reply. What differs between the versions is in `ffi2` and `ffi3`.
+//! What is the same for libfuse 2 and 3: a request that takes one reply, and the parts of mounting. What differs
+//! between the versions is in `ffi2` and `ffi3`, and `mounted` puts both under one type.
 
 use std::ffi::CString;
 use std::ffi::c_char;
 use std::ffi::c_int;
 use std::ffi::c_void;
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::path::Path;
 use std::sync::Arc;
 
 use fuse_sys::Library;
@@ -19,11 +16,7 @@ use fuse_sys::fuse3;
 use nix::errno::Errno;
 
 use super::current;
-use super::ffi2;
-use super::ffi3;
-use super::interrupts;
-use super::shims;
-use crate::fs::Cancel;
+use super::interrupts::Interrupt;
 use crate::vfs::Vfs;
 
 /// What libfuse hands back with each request.
@@ -36,62 +29,6 @@ pub(super) struct Shared {
 
 /// libfuse refused to mount. It says why on stderr.
 pub(super) struct Refused;
-
-/// A mounted session of either version. Dropped, it unmounts.
-pub(super) enum Mounted {
-    V2(ffi2::Mounted),
-    V3(ffi3::Mounted),
-}
-
-impl Mounted {
-    /// Mounts at `mount_point` with the option words `words`.
-    pub(super) fn mount(
-        library: Library,
-        mount_point: &Path,
-        words: &[String],
-        shared: Arc<Shared>,
-    ) -> Result<Self, Refused> {
-        match library {
-            Library::V2(opened) => ffi2::Mounted::mount(opened, mount_point, words, shared).map(Self::V2),
-            Library::V3(opened) => ffi3::Mounted::mount(opened, mount_point, words, shared).map(Self::V3),
-        }
-    }
-
-    /// The descriptor that requests come from, as long as the session lives.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::V2(mounted) => mounted.fd(),
-            Self::V3(mounted) => mounted.fd(),
-        }
-    }
-
-    /// Lets replies leave by the descriptor that is given with each request, not only by the session's own.
-    /// False if this libfuse cannot do that.
-    pub(super) fn allow_other_reply_fds(&mut self) -> bool {
-        match self {
-            Self::V2(_) => true,
-            Self::V3(mounted) => mounted.allow_other_reply_fds(),
-        }
-    }
-
-    /// Decodes one request, runs it and replies by `reply_fd`, all on this thread.
-    pub(super) fn process(&self, request: &mut [u8], reply_fd: BorrowedFd<'_>) {
-        current::set_reply_fd(Some(reply_fd.as_raw_fd()));
-        match self {
-            Self::V2(mounted) => mounted.process(request),
-            Self::V3(mounted) => mounted.process(request),
-        }
-        current::set_reply_fd(None);
-    }
-
-    /// Tells libfuse that the connection is gone, so that it does not complain about replies that nobody takes.
-    pub(super) fn exit(&self) {
-        match self {
-            Self::V2(mounted) => mounted.exit(),
-            Self::V3(mounted) => mounted.exit(),
-        }
-    }
-}
 
 /// The caller of a request, as the kernel knows it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,12 +93,12 @@ impl RawRequest {
         }
     }
 
-    /// Has `cancel` set when the caller is interrupted, at once if it was already.
+    /// Has `interrupt` told when the caller is interrupted, at once if it was already.
     ///
     /// # Safety
     /// The caller keeps its `Arc` until [`Self::ignore_interrupts`] has returned.
-    pub(super) unsafe fn heed_interrupts(&self, cancel: &Arc<Cancel>) {
-        let data = Arc::as_ptr(cancel).cast_mut().cast::<c_void>();
+    pub(super) unsafe fn heed_interrupts(&self, interrupt: &Arc<Interrupt>) {
+        let data = Arc::as_ptr(interrupt).cast_mut().cast::<c_void>();
         match self.library {
             // SAFETY: the request is not replied to; libfuse passes `data` to the function only, which takes it
             // for what it is.
@@ -208,28 +145,27 @@ fn result(code: c_int) -> Result<(), Errno> {
     if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) }
 }
 
-unsafe extern "C" fn interrupted_2(req: fuse2::fuse_req_t, data: *mut c_void) {
-    // SAFETY: libfuse passes the request, whose lock it holds, and what `heed_interrupts` gave it.
-    unsafe { interrupted(shims::v2::raw(req), data) };
+unsafe extern "C" fn interrupted_2(_req: fuse2::fuse_req_t, data: *mut c_void) {
+    // SAFETY: libfuse passes what `heed_interrupts` gave it.
+    unsafe { interrupted(data) };
 }
 
-unsafe extern "C" fn interrupted_3(req: fuse3::fuse_req_t, data: *mut c_void) {
+unsafe extern "C" fn interrupted_3(_req: fuse3::fuse_req_t, data: *mut c_void) {
     // SAFETY: as above.
-    unsafe { interrupted(shims::v3::raw(req), data) };
+    unsafe { interrupted(data) };
 }
 
 /// # Safety
-/// `data` points to the `Cancel` of a request that still heeds interrupts, and so keeps its `Arc`.
-unsafe fn interrupted(request: RawRequest, data: *mut c_void) {
-    let data = data.cast_const().cast::<Cancel>();
+/// `data` points to the `Interrupt` of a request that still heeds interrupts, and so keeps its `Arc`.
+unsafe fn interrupted(data: *mut c_void) {
+    let data = data.cast_const().cast::<Interrupt>();
     // SAFETY: as promised.
-    let cancel = unsafe {
+    let interrupt = unsafe {
         Arc::increment_strong_count(data);
         Arc::from_raw(data)
     };
-    let tid = request.caller().pid;
     // A waker is somebody else's code; a panic of it must not unwind into libfuse. The hook has logged it.
-    drop(catch_unwind(AssertUnwindSafe(|| interrupts::interrupted(tid, &cancel))));
+    drop(catch_unwind(AssertUnwindSafe(|| interrupt.arrived())));
 }
 
 /// The arguments `alluxio-fuse -oWORD -oWORD ..` in the form of C.

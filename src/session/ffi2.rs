@@ -19,6 +19,7 @@ use super::ffi;
 use super::ffi::Args;
 use super::ffi::Refused;
 use super::ffi::Shared;
+use super::older;
 use super::shims;
 
 /// What the largest request needs.
@@ -89,6 +90,7 @@ impl Mounted {
     }
 
     pub(super) fn process(&self, request: &mut [u8]) {
+        let request = older::translated(request);
         let buf =
             fuse2::fuse_buf { size: request.len(), mem: request.as_mut_ptr().cast(), ..Default::default() };
         let replies = self.replies.as_ptr();

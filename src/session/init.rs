@@ -34,7 +34,7 @@ use super::abi::Plain;
 use super::abi::opcode;
 use super::buffer::Buffer;
 use super::buffer::page_size;
-use super::ffi::Mounted;
+use super::mounted::Mounted;
 
 /// Kernels from 3.15 (2014) on know all structures in the sizes that `abi` has.
 const OLDEST_MINOR: u32 = 23;
@@ -103,6 +103,8 @@ impl Wishes {
         | flag::ATOMIC_O_TRUNC
         | flag::BIG_WRITES
         | flag::AUTO_INVAL_DATA
+        | flag::DO_READDIRPLUS
+        | flag::READDIRPLUS_AUTO
         | flag::ASYNC_DIO
         // libfuse before 3.17 claims to ask for it and does not.
         | flag::PARALLEL_DIROPS
@@ -111,9 +113,6 @@ impl Wishes {
         // the kernel asks for `security.capability` at each write, which makes small ones twice as slow.
         | flag::HANDLE_KILLPRIV_V2
         | flag::DIRECT_IO_ALLOW_MMAP;
-
-    /// Flags for a library that decodes READDIRPLUS.
-    pub(super) const PLUS_FLAGS: u64 = flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;
 
     /// Without reads in parallel for one file, as the mount option `sync_read` asks.
     pub(super) const fn sync_read(flags: u64) -> u64 {
@@ -158,6 +157,8 @@ fn complete(reply: &InitOut, offer: &InitIn, wishes: &Wishes) -> InitOut {
     let pages = u64::from(wishes.max_write).div_ceil(page_size() as u64);
     // Without MAX_PAGES a request has at most 32 pages, and max_write beyond that is ignored.
     InitOut {
+        // What libfuse 2 says is too low for RENAME2 and the longer reply, both of which are taken care of.
+        minor: reply.minor.max(OLDEST_MINOR),
         flags: low(flags),
         flags2: if flags & flag::INIT_EXT == 0 { 0 } else { high(flags) },
         max_write: wishes.max_write,
@@ -372,8 +373,7 @@ mod tests {
             assert_ne!(flags & wished, 0, "{wished:#x} in {flags:#x}");
         }
         assert_eq!((answer.max_write, answer.max_pages), (1 << 20, 256));
-        assert_eq!((answer.minor, answer.max_readahead, answer.max_background), (19, 128 << 10, 64));
-        assert_eq!(flags & flag::DO_READDIRPLUS, 0, "libfuse 2 would not decode it");
+        assert_eq!((answer.minor, answer.max_readahead, answer.max_background), (23, 128 << 10, 64));
     }
 
     #[test]

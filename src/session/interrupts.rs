@@ -6,9 +6,11 @@
 //! signal is looked at again from time to time, until it is answered.
 
 use std::fs;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -34,49 +36,84 @@ const HARMLESS: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
-/// Requests that were interrupted by a harmless signal and go on.
+/// What interrupts the request that a worker serves. Used by one request after the other, until it is cancelled.
 #[derive(Default)]
+pub(super) struct Interrupt {
+    cancel: Cancel,
+    /// The thread that waits for the answer, as the kernel numbers it.
+    tid: AtomicU32,
+    /// Whether `WATCHED` may hold it.
+    watched: AtomicBool,
+}
+
+impl Deref for Interrupt {
+    type Target = Cancel;
+
+    fn deref(&self) -> &Cancel {
+        &self.cancel
+    }
+}
+
+/// Requests that were interrupted by a harmless signal and go on.
+static WATCHED: Mutex<Watched> = Mutex::new(Watched { requests: Vec::new(), watcher: false });
+
 struct Watched {
-    requests: Vec<(u32, Weak<Cancel>)>,
+    requests: Vec<Arc<Interrupt>>,
     /// Whether the thread that looks at them again is there.
     watcher: bool,
 }
 
-fn watched() -> &'static Mutex<Watched> {
-    static WATCHED: OnceLock<Mutex<Watched>> = OnceLock::new();
-    WATCHED.get_or_init(Mutex::default)
-}
-
-/// The kernel interrupted the request of thread `tid`: cancels it if that is what the caller wants.
-pub(super) fn interrupted(tid: u32, cancel: &Arc<Cancel>) {
-    if wants_to_stop(tid) {
-        cancel.cancel();
-        return;
+impl Interrupt {
+    /// A request of thread `tid` begins.
+    pub(super) fn begin(&self, tid: u32) {
+        self.tid.store(tid, Ordering::Relaxed);
     }
-    let mut watched = watched().lock();
-    watched.requests.push((tid, Arc::downgrade(cancel)));
-    if !watched.watcher {
-        let started = thread::Builder::new().name("fuse-interrupts".to_owned()).spawn(watch);
-        watched.watcher = started.is_ok();
-        if let Err(error) = started {
-            log::warn!("no thread to watch an interrupted request with, ending it: {error}");
-            watched.requests.pop();
-            cancel.cancel();
+
+    /// The request is about to be answered; it can no more be interrupted.
+    pub(super) fn end(&self) {
+        if self.watched.swap(false, Ordering::Relaxed) {
+            WATCHED.lock().requests.retain(|other| !std::ptr::eq(&raw const **other, self));
         }
     }
+
+    /// The kernel interrupted the request: cancels it if that is what its caller wants.
+    pub(super) fn arrived(self: Arc<Self>) {
+        if self.is_meant() {
+            self.cancel.cancel();
+            return;
+        }
+        let mut watched = WATCHED.lock();
+        if !watched.watcher {
+            let started = thread::Builder::new().name("fuse-interrupts".to_owned()).spawn(watch);
+            if let Err(error) = started {
+                log::warn!("no thread to watch an interrupted request with, ending it: {error}");
+                drop(watched);
+                self.cancel.cancel();
+                return;
+            }
+            watched.watcher = true;
+        }
+        self.watched.store(true, Ordering::Relaxed);
+        watched.requests.push(self);
+    }
+
+    fn is_meant(&self) -> bool {
+        wants_to_stop(self.tid.load(Ordering::Relaxed))
+    }
 }
 
+/// Looks at the watched requests until there are none.
 fn watch() {
     loop {
         thread::sleep(AGAIN);
-        let mut watched = watched().lock();
-        watched.requests.retain(|(tid, cancel)| match cancel.upgrade() {
-            Some(cancel) if wants_to_stop(*tid) => {
-                cancel.cancel();
-                false
+        let mut watched = WATCHED.lock();
+        // Cancelled under the lock, which `end` takes: a later request never gets what this one is meant to.
+        watched.requests.retain(|request| {
+            let meant = request.is_meant();
+            if meant {
+                request.cancel.cancel();
             }
-            Some(_) => true,
-            None => false,
+            !meant
         });
         if watched.requests.is_empty() {
             watched.watcher = false;

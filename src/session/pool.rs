@@ -1,5 +1,5 @@
-//! The threads that serve. Each receives a request and runs it to its end; there are as many as are busy at
-//! a time and one more that waits.
+//! The threads that serve. Each receives a request and runs it to its end; there are as many as ever were
+//! requests at a time and one more that waits.
 //!
 //! The pool grows when no worker is left to receive, up to `max_threads`. A worker that has served leaves when
 //! more than `max_idle` wait and that has been enough for a while: ending threads as soon as they are idle
@@ -9,7 +9,7 @@
 //! INTERRUPT is received by workers like all else: with `max_threads` requests under way, all waiting, none is
 //! left to hear it. That is why `max_threads` is large.
 //!
-//! Lock order: `Workers`, then a worker's `Cancel`. Neither is held across a request.
+//! Lock order: `Workers`, then a worker's `Interrupt`. Neither is held across a request.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,9 +36,9 @@ use super::abi::Plain;
 use super::abi::opcode;
 use super::buffer::Buffer;
 use super::current;
+use super::interrupts::Interrupt;
 use super::transport::Port;
 use super::transport::Received;
-use crate::fs::Cancel;
 
 /// What the workers work for.
 pub(super) trait Service: Send + Sync + 'static {
@@ -69,7 +69,7 @@ pub(super) struct Pool {
     limits: Limits,
     /// Workers that wait for a request or are about to. Who starts a worker counts it, so that one shortage
     /// starts one.
-    idle: AtomicUsize,
+    idle: Arc<AtomicUsize>,
     /// When last no worker was idle, in milliseconds since `started`.
     shortage_ms: AtomicU64,
     started: Instant,
@@ -97,7 +97,7 @@ struct Worker {
     /// Absent for the moment between its start and the return of its starter.
     handle: Option<JoinHandle<()>>,
     /// What interrupts the request that it serves. Changed by the worker alone.
-    cancel: Arc<Cancel>,
+    cancel: Arc<Interrupt>,
 }
 
 impl Pool {
@@ -108,7 +108,7 @@ impl Pool {
         let pool = Arc::new(Self {
             service,
             limits,
-            idle: AtomicUsize::new(0),
+            idle: Arc::default(),
             shortage_ms: AtomicU64::new(0),
             started: Instant::now(),
             complained: AtomicBool::new(false),
@@ -177,6 +177,7 @@ impl Pool {
 
     /// What a worker does, from its first to its last request.
     fn work(self: &Arc<Self>, number: u64, mut port: Box<dyn Port>, mut buffer: Buffer) {
+        current::set_idle_count(Arc::clone(&self.idle));
         let mut cancel = self.fresh_cancel(number);
         let outcome = loop {
             let request = match port.receive(&mut buffer) {
@@ -189,15 +190,15 @@ impl Pool {
                 self.service.process(request, &*port);
                 continue;
             }
-            if self.idle.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if current::begin() == 0 {
                 self.shortage();
             }
-            // Also if somebody still watches the one before (`interrupts`), who must not end this request.
-            if cancel.is_cancelled() || Arc::weak_count(&cancel) > 0 {
+            if cancel.is_cancelled() {
                 cancel = self.fresh_cancel(number);
             }
             self.service.process(request, &*port);
-            let idle = self.idle.fetch_add(1, Ordering::AcqRel) + 1;
+            current::end();
+            let idle = self.idle.load(Ordering::Acquire);
             if idle > self.limits.max_idle && self.is_quiet() && self.try_leave(number) {
                 return;
             }
@@ -208,8 +209,8 @@ impl Pool {
     }
 
     /// Something that nobody has cancelled yet, unless all is to be cancelled.
-    fn fresh_cancel(&self, number: u64) -> Arc<Cancel> {
-        let cancel = Arc::new(Cancel::new());
+    fn fresh_cancel(&self, number: u64) -> Arc<Interrupt> {
+        let cancel: Arc<Interrupt> = Arc::default();
         let mut workers = self.workers.lock();
         if workers.ending {
             cancel.cancel();
@@ -217,7 +218,7 @@ impl Pool {
         let worker = workers.running.get_mut(&number).expect("a worker is in the table until it leaves");
         worker.cancel = Arc::clone(&cancel);
         drop(workers);
-        current::set_cancel(Arc::clone(&cancel));
+        current::set_interrupt(Arc::clone(&cancel));
         cancel
     }
 
@@ -338,7 +339,7 @@ mod tests {
     /// A service whose requests come from a channel and wait until they are let go or cancelled.
     struct Fake {
         requests: Receiver<InHeader>,
-        started: Sender<Arc<Cancel>>,
+        started: Sender<Arc<Interrupt>>,
         go: Receiver<()>,
         device: Arc<OwnedFd>,
         ended: AtomicUsize,
@@ -372,7 +373,10 @@ mod tests {
                 self.started.send(Arc::default()).unwrap();
                 return;
             }
-            let cancel = current::cancel();
+            if InHeader::read_from(request).unwrap().opcode == REPLIED {
+                current::end();
+            }
+            let cancel = current::interrupt();
             self.started.send(Arc::clone(&cancel)).unwrap();
             while !cancel.is_cancelled() {
                 if self.go.recv_timeout(Duration::from_millis(1)).is_ok() {
@@ -391,7 +395,7 @@ mod tests {
         pool: Arc<Pool>,
         service: Arc<Fake>,
         requests: Option<Sender<InHeader>>,
-        started: Receiver<Arc<Cancel>>,
+        started: Receiver<Arc<Interrupt>>,
         go: Sender<()>,
     }
 
@@ -413,7 +417,7 @@ mod tests {
         }
 
         /// Sends a request and waits until a worker has it.
-        fn request(&self, opcode: u32) -> Arc<Cancel> {
+        fn request(&self, opcode: u32) -> Arc<Interrupt> {
             let header = InHeader { opcode, ..InHeader::default() };
             self.requests.as_ref().unwrap().send(header).unwrap();
             self.started.recv_timeout(Duration::from_secs(10)).expect("a worker takes it")
@@ -440,6 +444,9 @@ mod tests {
 
     const LOOKUP: u32 = 1;
 
+    /// A request that is replied to at once, though its worker goes on for a while.
+    const REPLIED: u32 = 1000;
+
     #[test]
     fn there_is_always_one_more_than_are_busy_up_to_the_limit() {
         let driver = Driver::new(limits(4, 1, Duration::from_secs(3600)));
@@ -461,6 +468,17 @@ mod tests {
         (0..20).for_each(|_| drop(driver.request(opcode::FORGET)));
         (0..20).for_each(|_| drop(driver.request(opcode::BATCH_FORGET)));
         assert_eq!(driver.pool.threads(), 1);
+        driver.finish().0.unwrap();
+    }
+
+    #[test]
+    fn a_worker_that_has_replied_counts_as_idle() {
+        let driver = Driver::new(limits(8, 8, Duration::from_secs(3600)));
+        driver.request(REPLIED);
+        assert_eq!(driver.pool.threads(), 2, "for a moment it was busy, and the only one");
+        driver.request(REPLIED);
+        assert_eq!(driver.pool.threads(), 2, "the first one will receive again soon");
+        (0..2).for_each(|_| driver.go.send(()).unwrap());
         driver.finish().0.unwrap();
     }
 

@@ -175,7 +175,7 @@ pub(super) fn opendir(raw: RawRequest, ino: u64) {
 pub(super) fn readdir(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usize) {
     answer(raw, Op::Readdir, Subject::Inode(ino), |vfs, ctx| {
         let mut dirents = Dirents::new(len);
-        vfs.readdir(ctx, Ino(ino), Fh(fh), offset, &mut |item| dirents.push(&item))?;
+        vfs.readdir(ctx, Ino(ino), Fh(fh), offset, &mut |item| dirents.push(item))?;
         Ok(Answer::Listing(dirents))
     });
 }

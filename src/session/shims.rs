@@ -26,7 +26,7 @@ unsafe fn text<'a>(name: *const c_char) -> &'a OsStr {
 
 /// The functions that are the same in both versions, and the table of them.
 macro_rules! shims {
-    ($(#[$doc:meta])* $module:ident, $sys:ident, $functions:ident, $variant:ident, { $($field:ident),* }, $($own:item)*) => {
+    ($(#[$doc:meta])* $module:ident, $sys:ident, $functions:ident, $variant:ident, $is_plus:path, { $($field:ident),* }, $($own:item)*) => {
         $(#[$doc])*
         #[expect(
             clippy::undocumented_unsafe_blocks,
@@ -95,8 +95,7 @@ macro_rules! shims {
                 }
             }
 
-            /// The request as the session knows it.
-            pub(in crate::session) fn raw(req: fuse_req_t) -> RawRequest {
+            fn raw(req: fuse_req_t) -> RawRequest {
                 let library = LIBRARY.get().expect("set before the operations were handed out");
                 unsafe { RawRequest::new(Library::$variant(library), req.cast()) }
             }
@@ -234,7 +233,8 @@ macro_rules! shims {
                 offset: off_t,
                 fi: *mut fuse_file_info,
             ) {
-                serve::readdir(raw(req), ino, unsafe { fh(fi) }, offset.cast_unsigned(), len);
+                let serve = if $is_plus() { serve::readdirplus } else { serve::readdir };
+                serve(raw(req), ino, unsafe { fh(fi) }, offset.cast_unsigned(), len);
             }
 
             unsafe extern "C" fn releasedir(req: fuse_req_t, ino: fuse_ino_t, fi: *mut fuse_file_info) {
@@ -290,7 +290,7 @@ macro_rules! shims {
 
 shims! {
     /// For libfuse 2.
-    v2, fuse2, Fuse2, V2, {},
+    v2, fuse2, Fuse2, V2, crate::session::older::is_plus, {},
 
     unsafe extern "C" fn rename(
         req: fuse_req_t,
@@ -300,7 +300,7 @@ shims! {
         new_name: *const c_char,
     ) {
         let (from, to) = unsafe { ((parent, text(name)), (new_parent, text(new_name))) };
-        serve::rename(raw(req), from, to, 0);
+        serve::rename(raw(req), from, to, super::super::older::rename_flags());
     }
 
     unsafe extern "C" fn ioctl(
@@ -320,7 +320,12 @@ shims! {
 
 shims! {
     /// For libfuse 3.
-    v3, fuse3, Fuse3, V3, { readdirplus, init },
+    v3, fuse3, Fuse3, V3, never, { readdirplus, init },
+
+    /// READDIRPLUS has an operation of its own.
+    fn never() -> bool {
+        false
+    }
 
     /// How much of the table every version has: up to its last operation that we serve. A longer one makes
     /// older libraries complain.

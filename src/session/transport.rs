@@ -22,7 +22,7 @@ use nix::errno::Errno;
 
 use super::abi::InHeader;
 use super::buffer::Buffer;
-use super::ffi::Mounted;
+use super::mounted::Mounted;
 
 /// The device of the kernel's FUSE.
 pub(super) const DEVICE: &str = "/dev/fuse";

@@ -15,6 +15,7 @@ use super::Writing;
 use super::inodes::Version;
 use super::names::PERMISSIONS;
 use super::names::text;
+use super::process::Process;
 use super::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -69,7 +70,7 @@ impl Vfs {
                 let stream = WriteStream::started(fs, commits, path, attr.clone(), writer);
                 let mut entry = self.entry(parent, name, attr)?;
                 entry.attr_ttl = std::time::Duration::ZERO;
-                let opened = self.add_writer(entry.ino, stream, flags);
+                let opened = self.add_writer(ctx, entry.ino, stream, flags);
                 Ok((entry, opened))
             }
             // Somebody else was faster; without O_EXCL their file is as good.
@@ -123,7 +124,7 @@ impl Vfs {
             stream.truncate(ctx, 0)?;
             self.inodes.adopt(ino, &stream.attr());
         }
-        Ok(self.add_writer(ino, stream, flags))
+        Ok(self.add_writer(ctx, ino, stream, flags))
     }
 
     pub(super) fn resting_stream(&self, path: FsPath, attr: Attr) -> Arc<WriteStream> {
@@ -131,13 +132,14 @@ impl Vfs {
     }
 
     /// Adds a handle of the stream that writes `ino`; that of another thread, if it was faster.
-    fn add_writer(&self, ino: Ino, stream: Arc<WriteStream>, flags: i32) -> Opened {
+    fn add_writer(&self, ctx: &Ctx, ino: Ino, stream: Arc<WriteStream>, flags: i32) -> Opened {
         let stream = {
             let mut writers = self.writers.lock();
             let writing = writers.entry(ino).or_insert(Writing { stream, handles: 0 });
             writing.handles += 1;
             Arc::clone(&writing.stream)
         };
+        stream.opened_by(Process::of_thread(ctx.pid));
         let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
         let file = OpenFile::Writing { ino, stream, readable, reader: Mutex::new(None) };
         self.opened(self.files.insert(Arc::new(file)), false)
@@ -198,11 +200,17 @@ impl Vfs {
         }
     }
 
-    /// A descriptor is closed: what was written is completed, and an error is what close(2) returns.
+    /// A descriptor is closed: what was written is completed, and an error is what close(2) returns. Not so by a process
+    /// that only inherited the descriptor, as each child of a writing process does, if the one that opened it is
+    /// still there.
     pub fn flush(&self, ctx: &Ctx, fh: Fh) -> Result<()> {
         match &*self.file(fh)? {
-            OpenFile::Reading { .. } => Ok(()),
-            OpenFile::Writing { stream, .. } => stream.commit(ctx),
+            OpenFile::Writing { ino, stream, .. } if stream.is_closed_by(Process::of_thread(ctx.pid)) => {
+                stream.commit(ctx)?;
+                self.inodes.adopt(*ino, &stream.attr());
+                Ok(())
+            }
+            OpenFile::Reading { .. } | OpenFile::Writing { .. } => Ok(()),
         }
     }
 

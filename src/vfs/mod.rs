@@ -10,6 +10,7 @@ mod files;
 mod handles;
 mod inodes;
 mod names;
+mod process;
 mod stream;
 mod xattrs;
 

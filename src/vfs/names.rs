@@ -169,9 +169,7 @@ impl Vfs {
     fn move_writers(&self, from: &FsPath, to: &FsPath) {
         let streams: Vec<_> = self.writers.lock().values().map(|writing| writing.stream.clone()).collect();
         for stream in streams {
-            if let Some(moved) = stream.path().rebased(from, to) {
-                stream.renamed(&moved);
-            }
+            stream.renamed(from, to);
         }
     }
 

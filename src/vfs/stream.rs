@@ -14,8 +14,11 @@ use std::time::Instant;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+use uuid::Uuid;
 
 use super::commits::Commits;
+use super::process::Process;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
@@ -24,9 +27,11 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
+use crate::fs::XattrMode;
 
 /// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
 /// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
@@ -37,6 +42,9 @@ const SPARSE_WAIT: Duration = Duration::from_millis(10);
 
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
+
+/// Bytes are copied in pieces of this size.
+const COPY: usize = 1 << 20;
 
 const WRITTEN_ONCE: &str = "as files are written once, from start to end: write a new file and rename it";
 
@@ -53,6 +61,8 @@ enum Slot {
 
 struct State {
     path: FsPath,
+    /// Where the writer writes, if not at `path` itself: bytes that go on after the file was complete once.
+    staged: Option<FsPath>,
     slot: Slot,
     /// What was known when the file was made or completed.
     attr: Attr,
@@ -62,6 +72,10 @@ struct State {
     length: u64,
     /// A hole was filled with zeros before.
     sparse: bool,
+    /// All bytes came through this stream, so that more may follow after a close.
+    own: bool,
+    /// The processes that opened it.
+    openers: SmallVec<[Process; 2]>,
     changed: Timestamp,
     /// Times that were asked for while the file was open: they are set when it is complete, as completing it
     /// changes them.
@@ -70,11 +84,39 @@ struct State {
 }
 
 impl State {
+    fn new(path: FsPath, attr: Attr, slot: Slot) -> Self {
+        let complete = matches!(slot, Slot::Complete);
+        Self {
+            path,
+            staged: None,
+            slot,
+            written: if complete { attr.size } else { 0 },
+            length: 0,
+            sparse: false,
+            own: !complete,
+            openers: SmallVec::new(),
+            changed: attr.mtime,
+            times: SetAttr::default(),
+            attr,
+            failed: None,
+        }
+    }
+
+    /// Where the writer writes.
+    fn target(&self) -> &FsPath {
+        self.staged.as_ref().unwrap_or(&self.path)
+    }
+
+    /// Whether bytes can follow the ones that there are.
+    fn can_go_on(&self) -> bool {
+        !matches!(self.slot, Slot::Complete) || self.own || self.written == 0
+    }
+
     /// Whether more bytes can still be added.
     fn can_grow(&self) -> bool {
         match self.slot {
             Slot::Idle(_) | Slot::Lent => true,
-            Slot::Complete => self.written == 0,
+            Slot::Complete => self.can_go_on(),
             Slot::Gone => false,
         }
     }
@@ -95,6 +137,16 @@ impl State {
         self.times.atime = if change.atime.is_some() { now(change.atime) } else { self.times.atime };
         self.times.mtime = now(change.mtime).or(self.times.mtime);
     }
+}
+
+/// How a writer came to be.
+enum Start {
+    /// It was there before.
+    Before,
+    /// For a file from nothing, with these attributes.
+    Fresh(Attr),
+    /// For a copy at this path, to take the place of the file.
+    Staged(FsPath),
 }
 
 /// A file in the course of being written. Shared by all handles that have it open for writing.
@@ -142,11 +194,7 @@ impl WriteStream {
         attr: Attr,
         slot: Slot,
     ) -> Arc<Self> {
-        let written = if matches!(slot, Slot::Complete) { attr.size } else { 0 };
-        let changed = attr.mtime;
-        let times = SetAttr::default();
-        let state =
-            State { path, slot, attr, written, length: 0, sparse: false, changed, times, failed: None };
+        let state = State::new(path, attr, slot);
         Arc::new(Self { fs, commits, state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -177,10 +225,10 @@ impl WriteStream {
             state.written = state.written.max(offset + data.len() as u64);
             return Ok(());
         }
-        let complete = matches!(state.slot, Slot::Complete) && state.written > 0;
-        if complete || offset < state.written {
+        if offset < state.written || !state.can_go_on() {
             let error = rewrite_error(&state, offset);
-            if !complete {
+            // What is complete stays so; what is not never becomes it.
+            if !matches!(state.slot, Slot::Complete) {
                 self.fail(state, error.clone());
             }
             return Err(error);
@@ -236,8 +284,8 @@ impl WriteStream {
         }
     }
 
-    /// Lends the writer to `work`, which counts the bytes that it adds. An empty complete file is started
-    /// again for it. A failure is final, but for an interrupt: the caller can try the same again.
+    /// Lends the writer to `work`, which counts the bytes that it adds. For a complete file a new writer is started.
+    /// A failure is final, but for an interrupt: the caller can try the same again.
     fn with_writer(
         &self,
         ctx: &Ctx,
@@ -245,16 +293,15 @@ impl WriteStream {
         work: impl FnOnce(&mut dyn FileWriter, &mut u64) -> Result<()>,
     ) -> Result<()> {
         let slot = std::mem::replace(&mut state.slot, Slot::Lent);
-        let path = state.path.clone();
-        // Another content is not what was trusted with the bits.
-        let mode = unprivileged(state.attr.mode);
+        let target = state.target().clone();
+        let (mode, kept) = (state.attr.mode, state.written);
         drop(state);
         let lent = Lent { stream: self };
-        let mut started = None;
+        let mut start = Start::Before;
         let mut writer = match slot {
             Slot::Idle(writer) => Ok(writer),
-            _ => self.fs.create(ctx, &path, &CreateOptions { mode, replace: true }).map(|(attr, writer)| {
-                started = Some(attr);
+            _ => self.start(ctx, &target, mode, kept).map(|(how, writer)| {
+                start = how;
                 writer
             }),
         };
@@ -271,24 +318,60 @@ impl WriteStream {
             // Given up before anybody learns of it.
             _ => Slot::Gone,
         };
-        self.give_back(next, &path, started, added, result)
+        self.give_back(next, target, start, added, result)
+    }
+
+    /// Starts to write the complete file `path` once more: from nothing in its own place, where it is or becomes
+    /// empty; beside it, with a copy of the `kept` bytes that it has, where they are to stay.
+    fn start(&self, ctx: &Ctx, path: &FsPath, mode: u32, kept: u64) -> Result<(Start, Box<dyn FileWriter>)> {
+        if kept == 0 {
+            // Another content is not what was trusted with the bits.
+            let options = CreateOptions { mode: unprivileged(mode), replace: true };
+            let (attr, writer) = self.fs.create(ctx, path, &options)?;
+            return Ok((Start::Fresh(attr), writer));
+        }
+        let reader = self.fs.open(ctx, path)?;
+        if reader.attr().size != kept {
+            return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
+        }
+        let beside =
+            path.parent().expect("a file has a parent").join(&format!(".alluxio-fuse.{}", Uuid::new_v4()))?;
+        let (_, mut writer) = self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false })?;
+        let mut offset = 0;
+        while offset < kept {
+            let piece = reader.read_at(ctx, offset, COPY)?;
+            for part in piece.parts() {
+                writer.append(ctx, part)?;
+            }
+            offset += piece.len() as u64;
+        }
+        Ok((Start::Staged(beside), writer))
     }
 
     fn give_back(
         &self,
         mut next: Slot,
-        path: &FsPath,
-        started: Option<Attr>,
+        before: FsPath,
+        start: Start,
         added: u64,
         result: Result<()>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        if added > 0 || started.is_some() {
+        if added > 0 || matches!(start, Start::Fresh(_)) {
             state.touch();
         }
-        if let Some(attr) = started {
-            state.attr = attr;
-            state.written = 0;
+        let mut before = before;
+        match start {
+            Start::Before => {}
+            Start::Fresh(attr) => {
+                state.attr = attr;
+                state.written = 0;
+                state.own = true;
+            }
+            Start::Staged(beside) => {
+                before = beside.clone();
+                state.staged = Some(beside);
+            }
         }
         state.written += added;
         match (&mut next, &result) {
@@ -296,7 +379,7 @@ impl WriteStream {
                 self.fail(state, error.clone());
                 return result;
             }
-            (Slot::Idle(writer), _) if state.path != *path => writer.renamed(&state.path),
+            (Slot::Idle(writer), _) if *state.target() != before => writer.renamed(state.target()),
             _ => {}
         }
         self.put(state, next);
@@ -359,7 +442,9 @@ impl WriteStream {
             (state.written, state.length)
         };
         let padding = length.saturating_sub(written);
-        let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0).and_then(|()| writer.commit(&ctx));
+        let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0)
+            .and_then(|()| writer.commit(&ctx))
+            .and_then(|attr| self.put_in_place(&ctx).map(|()| attr));
         // A file that failed is given up before anybody learns of it.
         drop(writer);
         match result {
@@ -448,6 +533,45 @@ impl WriteStream {
         }
     }
 
+    /// What was written beside the file takes its place.
+    fn put_in_place(&self, ctx: &Ctx) -> Result<()> {
+        let (staged, path) = {
+            let mut state = self.state.lock();
+            (state.staged.take(), state.path.clone())
+        };
+        let Some(staged) = staged else { return Ok(()) };
+        if let Err(error) = self.carry_attributes(ctx, &path, &staged) {
+            log::warn!("{path} loses attributes as it is written again: {error}");
+        }
+        let placed = self.fs.rename(ctx, &staged, &path, RenameMode::Replace);
+        if placed.is_err()
+            && let Err(error) = self.fs.remove_file(ctx, &staged)
+        {
+            log::warn!("{staged} is left behind: {error}");
+        }
+        placed
+    }
+
+    /// What was set on the file at `path` is set on the one that takes its place, but for times.
+    fn carry_attributes(&self, ctx: &Ctx, path: &FsPath, staged: &FsPath) -> Result<()> {
+        let (present, new) = (self.fs.stat(ctx, path)?, self.fs.stat(ctx, staged)?);
+        let changed = |present: u32, new: u32| (present != new).then_some(present);
+        let change = SetAttr {
+            mode: changed(present.mode, new.mode),
+            uid: changed(present.uid, new.uid),
+            gid: changed(present.gid, new.gid),
+            ..SetAttr::default()
+        };
+        if change != SetAttr::default() {
+            self.fs.set_attr(ctx, staged, &change)?;
+        }
+        for name in self.fs.xattrs(ctx, path)? {
+            let value = self.fs.xattr(ctx, path, &name)?;
+            self.fs.set_xattr(ctx, staged, &name, &value, XattrMode::Set)?;
+        }
+        Ok(())
+    }
+
     /// Makes what was written so far durable.
     pub(super) fn sync(self: &Arc<Self>, ctx: &Ctx) -> Result<()> {
         let state = self.wait_idle(ctx)?;
@@ -475,11 +599,14 @@ impl WriteStream {
         if size == 0 {
             // Whatever there is, is given up only after the empty file took its place.
             let before = std::mem::replace(&mut state.slot, Slot::Complete);
+            let (staged, written) = (state.staged.take(), std::mem::take(&mut state.written));
             state.length = 0;
             state.times = SetAttr::default();
             let result = self.with_writer(ctx, state, |_, _| Ok(()));
             if result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted) {
-                self.put(self.state.lock(), before);
+                let mut state = self.state.lock();
+                (state.staged, state.written) = (staged, written);
+                self.put(state, before);
             }
             return result;
         }
@@ -513,13 +640,42 @@ impl WriteStream {
         self.state.lock().path.clone()
     }
 
-    /// The file has another path now.
-    pub(super) fn renamed(&self, to: &FsPath) {
+    /// What was at or below `from` is at or below `to` now.
+    pub(super) fn renamed(&self, from: &FsPath, to: &FsPath) {
         let mut state = self.state.lock();
-        state.path = to.clone();
-        if let Slot::Idle(writer) = &mut state.slot {
-            writer.renamed(to);
+        let before = state.target().clone();
+        if let Some(path) = state.path.rebased(from, to) {
+            state.path = path;
         }
+        if let Some(staged) = state.staged.as_ref().and_then(|staged| staged.rebased(from, to)) {
+            state.staged = Some(staged);
+        }
+        let target = state.target().clone();
+        if let Slot::Idle(writer) = &mut state.slot
+            && target != before
+        {
+            writer.renamed(&target);
+        }
+    }
+
+    /// `process` has opened the file; none if it is not known.
+    pub(super) fn opened_by(&self, process: Option<Process>) {
+        let mut state = self.state.lock();
+        if let Some(process) = process.filter(|process| !state.openers.contains(process)) {
+            state.openers.push(process);
+        }
+    }
+
+    /// Whether a close by `process` means the file, and not just a copy of the descriptor that was inherited: then
+    /// one that has opened it is still there and will close it, too.
+    pub(super) fn is_closed_by(&self, process: Option<Process>) -> bool {
+        let mut state = self.state.lock();
+        let Some(process) = process else { return true };
+        if state.openers.contains(&process) {
+            return true;
+        }
+        state.openers.retain(|opener| opener.is_alive());
+        state.openers.is_empty()
     }
 }
 

@@ -149,6 +149,26 @@ pub(crate) fn attributes_set_before_close_are_there_after_it(root: &Path) {
     assert_eq!(fs::read(&path).unwrap(), b"some content");
 }
 
+/// SEMANTICS: what was set on a file stays when its opener goes on writing after a close.
+pub(crate) fn attributes_stay_when_a_write_follows_a_close(root: &Path) {
+    let path = root.join("file");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(b"some ").unwrap();
+    drop(file.try_clone().unwrap());
+    xattr::set(&path, "user.a", b"1", 0).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o640)).unwrap();
+    file.write_all(b"content").unwrap();
+    xattr::set(&path, "user.b", b"2", 0).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    set_times(&file, None, Some((5, 6)));
+    drop(file);
+    let meta = fs::metadata(&path).unwrap();
+    check_times(&meta, None, (5, 6));
+    assert_eq!((meta.mode() & 0o7777, meta.len()), (0o600, 12));
+    assert_eq!(xattr::list(&path), Ok(names(&["user.a", "user.b"])));
+    assert_eq!(fs::read(&path).unwrap(), b"some content");
+}
+
 /// SEMANTICS: a time that is set before a write is void after it.
 pub(crate) fn a_write_moves_the_time_that_was_set_before_it(root: &Path) {
     let before = now();

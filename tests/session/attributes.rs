@@ -32,6 +32,16 @@ fn other_extended_attributes_are_refused() {
 }
 
 #[test]
+fn attributes_set_before_close_are_there_after_it() {
+    in_an_empty_store(scenarios::attributes_set_before_close_are_there_after_it);
+}
+
+#[test]
+fn attributes_stay_when_a_write_follows_a_close() {
+    in_an_empty_store(scenarios::attributes_stay_when_a_write_follows_a_close);
+}
+
+#[test]
 fn a_write_moves_the_time_that_was_set_before_it() {
     in_an_empty_store(scenarios::a_write_moves_the_time_that_was_set_before_it);
 }

@@ -29,19 +29,20 @@ use alluxio_fuse::fs::StatFs;
 use alluxio_fuse::fs::XattrMode;
 use bytes::Bytes;
 
-/// A store where reads of files called `wait..` last until they are interrupted or the gate opens, and reads of
-/// `panic` panic.
+/// A store where reads of files called `wait..` last until they are interrupted or the gate opens, as do look-ups
+/// of `slow`, and reads of `panic` panic.
 pub(crate) struct Faulty {
     store: LocalFs,
     gate: Arc<Gate>,
 }
 
-/// What waiting reads wait for.
+/// What waiting reads wait for, and what was seen.
 #[derive(Default)]
 pub(crate) struct Gate {
     open: AtomicBool,
     waiting: AtomicUsize,
     interrupted: AtomicUsize,
+    stats: AtomicUsize,
 }
 
 impl Gate {
@@ -49,14 +50,19 @@ impl Gate {
         self.open.store(true, Ordering::SeqCst);
     }
 
-    /// Reads that wait now.
+    /// Reads and look-ups that wait now.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Reads that were interrupted.
+    /// Of these, those that were interrupted.
     pub(crate) fn interrupted(&self) -> usize {
         self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Attributes that were asked for one by one.
+    pub(crate) fn stats(&self) -> usize {
+        self.stats.load(Ordering::SeqCst)
     }
 
     fn pass(&self, ctx: &Ctx) -> Result<()> {
@@ -116,6 +122,10 @@ impl FileReader for FaultyReader {
 
 impl FileSystem for Faulty {
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.gate.stats.fetch_add(1, Ordering::SeqCst);
+        if path.name() == Some("slow") {
+            self.gate.pass(ctx)?;
+        }
         self.store.stat(ctx, path)
     }
 

@@ -7,6 +7,5 @@ mod end;
 mod faulty;
 mod harness;
 #[path = "../common/attributes.rs"]
-#[allow(dead_code, reason = "one of them wants a process that starts no others")]
 mod scenarios;
 mod serve;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::fs::File;
 use std::io;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
@@ -91,7 +90,9 @@ fn attributes_are_those_of_the_store() {
 #[test]
 fn long_directories_are_listed_whole_with_and_without_attributes() {
     with_each_library(|library| {
-        let mount = Mount::new(library);
+        let hour = Duration::from_secs(3600);
+        let options = VfsOptions { attr_timeout: hour, entry_timeout: hour, ..VfsOptions::default() };
+        let mount = Mount::with_vfs(library, options, |_| {});
         let mut expected: Vec<String> = (0..3000).map(|number| format!("file-{number:04}")).collect();
         expected.iter().for_each(|name| mount.put(name, b"x"));
         expected.sort();
@@ -99,6 +100,7 @@ fn long_directories_are_listed_whole_with_and_without_attributes() {
         assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
         let long = succeed(Command::new("ls").arg("-l").arg(mount.root()));
         assert_eq!(long.lines().filter(|line| line.starts_with("-rw")).count(), 3000);
+        assert!(mount.gate.stats() < 100, "{} look-ups in spite of readdirplus", mount.gate.stats());
         let all = succeed(Command::new("ls").args(["-a", "-f"]).arg(mount.root()));
         assert_eq!(all.lines().filter(|name| *name == "." || *name == "..").count(), 2);
     });
@@ -108,11 +110,9 @@ fn long_directories_are_listed_whole_with_and_without_attributes() {
 fn names_that_were_forgotten_are_not_kept() {
     with_each_library(|library| {
         let mount = Mount::new(library);
-        for number in 0..50 {
-            let path = mount.path(&format!("file-{number}"));
-            fs::write(&path, b"x").unwrap();
-            fs::remove_file(&path).unwrap();
-        }
+        let script = "for n in $(seq 50); do echo x > file-$n; done; ls -l; rm file-*";
+        let listed = succeed(Command::new("sh").args(["-c", script]).current_dir(mount.root()));
+        assert_eq!(listed.lines().count(), 51);
         eventually("only the root is known", || mount.vfs.known_inodes() == 1);
         eventually("no handle is open", || mount.vfs.open_handles() == 0);
     });
@@ -140,7 +140,7 @@ fn what_cannot_be_done_says_so() {
 }
 
 #[test]
-fn renames_replace_and_on_libfuse_3_also_do_not() {
+fn renames_replace_or_not_as_asked() {
     with_each_library(|library| {
         let mount = Mount::new(library);
         mount.put("a", b"a");
@@ -187,10 +187,13 @@ fn requests_are_as_large_as_was_agreed() {
     with_each_library(|library| {
         let mount = Mount::new(library);
         let data = pattern(3 << 20);
-        let mut file = File::create(mount.path("data")).unwrap();
-        // Direct writes of a megabyte travel whole with max_pages 256, which libfuse 2 knows nothing of.
-        file.write_all(&data).unwrap();
-        drop(file);
+        // Of a megabyte each, which travel whole with `max_pages` 256. libfuse 2 knows nothing of that.
+        let original = tempfile::NamedTempFile::new().unwrap();
+        fs::write(original.path(), &data).unwrap();
+        let (from, to) = (original.path().display(), mount.path("data"));
+        succeed(
+            Command::new("dd").arg(format!("if={from}")).arg(format!("of={}", to.display())).arg("bs=1M"),
+        );
         assert!(fs::read(mount.store.path().join("data")).unwrap() == data);
         assert!(fs::read(mount.path("data")).unwrap() == data);
     });
@@ -204,7 +207,9 @@ fn a_smaller_max_read_is_accepted_by_both() {
             options.max_read = Some(65536);
             options.max_write = 8192;
         });
-        fs::write(mount.path("data"), pattern(1 << 20)).unwrap();
+        let original = tempfile::NamedTempFile::new().unwrap();
+        fs::write(original.path(), pattern(1 << 20)).unwrap();
+        succeed(Command::new("cp").arg(original.path()).arg(mount.path("data")));
         assert!(fs::read(mount.path("data")).unwrap() == pattern(1 << 20));
         assert!(mount_line(mount.root()).unwrap().contains("max_read=65536"));
     });
@@ -242,6 +247,27 @@ fn ctrl_c_ends_a_read_that_waits() {
             assert_eq!(fs::read(mount.path("wait")).unwrap(), b"x", "the next read is not interrupted");
         });
     }
+}
+
+#[test]
+fn descriptors_are_shared_as_shells_do_it() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        let shell = |script: &str| {
+            let mut command = Command::new("bash");
+            succeed(command.args(["-c", script]).current_dir(mount.root()));
+        };
+        shell("/bin/echo one > f; (/bin/echo two; echo three; /bin/echo four) > g");
+        shell("exec 3> h; echo a >&3; /bin/echo b >&3; sleep 0 & wait; echo c >&3; exec 3>&-");
+        shell("exec 3> i; echo a >&3; exec 4>&3; exec 3>&-; echo b >&4; exec 4>&-");
+        assert_eq!(fs::read_to_string(mount.path("f")).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(mount.path("g")).unwrap(), "two\nthree\nfour\n");
+        assert_eq!(fs::read_to_string(mount.path("h")).unwrap(), "a\nb\nc\n");
+        assert_eq!(fs::read_to_string(mount.path("i")).unwrap(), "a\nb\n");
+        let mut names: Vec<_> = fs::read_dir(mount.root()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["f", "g", "h", "i"]);
+    });
 }
 
 /// A program that handles SIGUSR1, reads the file once and prints what it got, or fails if it got an error.
@@ -288,6 +314,36 @@ fn a_signal_that_means_it_ends_a_read_that_went_on_after_another() {
         kill(pid, Signal::SIGTERM).unwrap();
         wait(&mut reader);
         assert_eq!(mount.gate.interrupted(), 1);
+    });
+}
+
+#[test]
+fn a_slow_look_up_does_not_hold_up_others_in_its_directory() {
+    with_each_library(|library| {
+        let mount = Mount::new(library);
+        mount.put("slow", b"x");
+        mount.put("file", b"y");
+        let mut reader = cat(&mount.path("slow"));
+        eventually("the look-up waits", || mount.gate.waiting() == 1);
+        let mut other = cat(&mount.path("file"));
+        assert!(wait(&mut other).success(), "served in parallel");
+        assert_eq!(mount.gate.waiting(), 1);
+        mount.gate.open();
+        assert!(wait(&mut reader).success());
+    });
+}
+
+#[test]
+fn files_can_be_mapped_though_the_kernel_keeps_no_pages() {
+    with_each_library(|library| {
+        let direct = VfsOptions { page_cache: PageCache::DirectIo, ..VfsOptions::default() };
+        let mount = Mount::with_vfs(library, direct, |_| {});
+        let data = pattern(300_000);
+        mount.put("data", &data);
+        let file = File::open(mount.path("data")).unwrap();
+        // SAFETY: nobody changes the file. The mapping is shared, which needs Linux 6.6 and that INIT asked for it.
+        let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        assert!(map[..] == data);
     });
 }
 

@@ -11,10 +11,12 @@ check_fuse() {
   fi
 }
 
-# Sets `work`, a private directory. Everything that the script starts from here on has its name in the
+# Sets `work`, a directory of its own, which others can pass through as some tests have other users do, but not
+# list. Everything that the script starts from here on has its name in the
 # environment, as TMPDIR, by which it is found again; so build first, a compiler's server may stay.
 make_work() {
   work=$(cd "$(mktemp -d "${TMPDIR:-/tmp}/alluxio-fuse-$1.XXXXXX")" && pwd -P)
+  chmod 711 "$work"
   mkdir "$work/tmp"
   export TMPDIR="$work/tmp"
 }

@@ -32,7 +32,7 @@ use super::proto::grpc::block::ReadRequest;
 use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
 use super::proto::grpc::file::FileInfo;
 use super::retry::Backoff;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;

@@ -32,7 +32,7 @@ use super::proto::grpc::block::write_request;
 use super::retry::Backoff;
 use super::upload::Subject;
 use super::upload::Upload;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;

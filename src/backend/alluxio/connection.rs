@@ -45,7 +45,7 @@ use super::proto::grpc::sasl::ChannelAuthenticationScheme;
 use super::proto::grpc::sasl::SaslMessage;
 use super::proto::grpc::sasl::SaslMessageType;
 use super::proto::grpc::sasl::sasl_authentication_service_client::SaslAuthenticationServiceClient;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;

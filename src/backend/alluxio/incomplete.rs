@@ -1,17 +1,9 @@
-//! A file that this client is writing, and the blocks that it has asked for. The only way to a new block id.
-//!
-//! The master's call for a new block goes by path, appends to the file's blocks each time it is made, also on a
-//! repeat or for a complete file, and takes the master down if the path is a directory. So it is made only for what
-//! `create_file` returned, after a look at the path if some time has passed, and after an answer that
-//! was lost the file's blocks are compared instead of asking again.
+//! A file that this client is writing, and the blocks that it has asked for. Asks nobody itself: `new_block` does.
 
 use std::time::Duration;
 use std::time::Instant;
 
-use super::error::Class;
-use super::master::Master;
 use super::proto::grpc::file::FileInfo;
-use super::retry::Backoff;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
@@ -61,8 +53,25 @@ impl IncompleteFile {
         self.path = to;
     }
 
+    /// Whether the master has to be asked what the path stands for, before it is asked for a block.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.asked || self.seen.elapsed() > SEEN_FOR
+    }
+
+    /// A block is asked for now.
+    pub(super) fn asking(&mut self) {
+        self.asked = true;
+    }
+
+    /// The block that was asked for is `id`.
+    pub(super) fn received(&mut self, id: i64) {
+        self.asked = false;
+        self.seen = Instant::now();
+        self.block_ids.push(id);
+    }
+
     /// Takes the file as the master shows it: the block that was asked for and not received, if there is one.
-    fn reconcile(&mut self, info: &FileInfo) -> Result<Option<i64>> {
+    pub(super) fn reconcile(&mut self, info: &FileInfo) -> Result<Option<i64>> {
         if info.file_id() != self.file_id || info.folder() || info.completed() {
             let detail = format!("{} is not the file that is being written here any more", self.path);
             return Err(FsError::because(Fault::Stale, detail));
@@ -78,39 +87,6 @@ impl IncompleteFile {
             Some(_) | None => {
                 let detail = format!("{} has got blocks that this client did not ask for", self.path);
                 Err(FsError::because(Fault::Io, detail))
-            }
-        }
-    }
-}
-
-impl Master {
-    /// A new block at the end of `file`.
-    pub(super) async fn new_block(&self, file: &mut IncompleteFile) -> Result<i64> {
-        let mut backoff = Backoff::new(self.retry_times());
-        loop {
-            if file.asked || file.seen.elapsed() > SEEN_FOR {
-                let info = self.known_status(&file.path).await?;
-                if let Some(id) = file.reconcile(&info)? {
-                    return Ok(id);
-                }
-            }
-            file.asked = true;
-            let failure = match self.ask_block_id(&file.path).await {
-                Ok(id) => {
-                    file.asked = false;
-                    file.seen = Instant::now();
-                    file.block_ids.push(id);
-                    return Ok(id);
-                }
-                Err(failure) => failure,
-            };
-            // Whatever went wrong, the file may have got its block: the next round looks.
-            let again = match failure.class {
-                Class::Connection | Class::Unauthenticated => backoff.wait().await,
-                Class::Final => false,
-            };
-            if !again {
-                return Err(failure.error);
             }
         }
     }

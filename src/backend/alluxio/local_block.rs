@@ -30,7 +30,7 @@ use super::options::ReadType;
 use super::proto::grpc::block::OpenLocalBlockRequest;
 use super::proto::grpc::block::OpenLocalBlockResponse;
 use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
-use super::workers::Worker;
+use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 

@@ -26,6 +26,7 @@ use super::options::LocationPolicy;
 use super::proto::grpc::BlockInfo;
 use super::proto::grpc::WorkerNetAddress;
 use super::retry::random;
+use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
@@ -36,36 +37,6 @@ const SHUN_MAX: Duration = Duration::from_secs(30);
 
 /// A list this young is not asked for again, though nobody in it will do.
 const LIST_FRESH: Duration = Duration::from_secs(1);
-
-/// A worker as this client sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Worker {
-    /// The name that it registered with, which is also what other workers and the master call it.
-    pub(super) host: String,
-    /// Where to reach it.
-    pub(super) address: HostPort,
-    /// Its domain socket, if it has one.
-    pub(super) domain_socket: Option<PathBuf>,
-    /// Whether it runs on this host, as far as addresses tell. Its block files may be out of sight all the same.
-    pub(super) local: bool,
-    /// Bytes that it can hold; 0 if not known.
-    pub(super) capacity: u64,
-    /// Bytes that it holds.
-    pub(super) used: u64,
-}
-
-impl Worker {
-    /// Whether to look for its block files on this host.
-    pub(super) fn short_circuit(&self, options: &AlluxioOptions) -> bool {
-        options.short_circuit
-            && self.local
-            && (self.domain_socket.is_none() || options.short_circuit_preferred)
-    }
-
-    fn free(&self) -> u64 {
-        self.capacity.saturating_sub(self.used)
-    }
-}
 
 /// The live workers, their failures and the choice among them.
 pub(super) struct Workers {
