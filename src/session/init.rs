@@ -110,7 +110,7 @@ impl Wishes {
         | flag::PARALLEL_DIROPS
         | flag::MAX_PAGES
         // Set-user-id bits are cleared by who keeps them: `vfs` at a write, the embedded store at a chown. Without it
-        // the kernel asks for `security.capability` at each write, which makes small ones twice as slow.
+        // the kernel asks for `security.capability` before each write that goes through its pages.
         | flag::HANDLE_KILLPRIV_V2
         | flag::DIRECT_IO_ALLOW_MMAP;
 
@@ -369,7 +369,13 @@ mod tests {
         let libfuse_2 = InitOut { major: 7, minor: 19, flags: 1, max_write: 128 << 10, ..InitOut::default() };
         let answer = complete(&libfuse_2, &offer(OFFERED), &wishes());
         let flags = flags_out(&answer);
-        for wished in [flag::PARALLEL_DIROPS, flag::MAX_PAGES, flag::BIG_WRITES, flag::DIRECT_IO_ALLOW_MMAP] {
+        for wished in [
+            flag::PARALLEL_DIROPS,
+            flag::MAX_PAGES,
+            flag::BIG_WRITES,
+            flag::HANDLE_KILLPRIV_V2,
+            flag::DIRECT_IO_ALLOW_MMAP,
+        ] {
             assert_ne!(flags & wished, 0, "{wished:#x} in {flags:#x}");
         }
         assert_eq!((answer.max_write, answer.max_pages), (1 << 20, 256));
