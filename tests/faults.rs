@@ -150,6 +150,7 @@ fn impatient(cluster: &Cluster, dir: &RemoteDir) -> Spec {
         .property("alluxio.user.rpc.retry.max.duration", RETRY)
         .property("alluxio.user.rpc.retry.max.sleep", "200ms")
         .property("alluxio.user.block.read.retry.max.duration", RETRY)
+        .property("alluxio.user.file.write.init.max.duration", RETRY)
         .property("alluxio.user.block.read.retry.sleep.max", "200ms")
 }
 

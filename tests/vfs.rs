@@ -301,13 +301,20 @@ fn an_interrupted_close_returns_and_the_file_is_completed_all_the_same() {
 }
 
 #[test]
-fn finishing_completes_what_is_still_open() {
+fn the_end_waits_for_what_was_closed_and_gives_up_what_was_not() {
     let fixture = fixture();
-    let (_, fh) = fixture.create("f");
-    fixture.write(fh, 0, b"x").unwrap();
+    let (_, open) = fixture.create("open");
+    fixture.write(open, 0, b"x").unwrap();
+    let (_, closed) = fixture.create("closed");
+    fixture.write(closed, 0, b"x").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(closed).unwrap();
+    assert_eq!(fixture.vfs.finish(Duration::ZERO), 1);
+    drop(gate);
     assert_eq!(fixture.vfs.finish(LIMIT), 0);
-    assert_eq!(fixture.content("f"), b"x");
-    fixture.vfs.release(fh).unwrap();
+    assert_eq!(fixture.names(), ["closed"]);
+    assert_eq!(fixture.content("closed"), b"x");
+    assert_eq!(fault(fixture.close(open)), Fault::Io);
 }
 
 #[test]

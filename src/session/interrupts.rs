@@ -3,7 +3,8 @@
 //! of a regular file does not fail with EINTR for those. So the caller's pending signals decide.
 //!
 //! The kernel sends one interrupt for a request and no second, so a request that goes on after a harmless
-//! signal is looked at again from time to time, until it is answered.
+//! signal is looked at again from time to time, until it is answered. So is one whose caller cannot be looked
+//! at, as it lives in another pid namespace: it ends when it has gone on for a while.
 
 use std::fs;
 use std::ops::Deref;
@@ -20,6 +21,9 @@ use crate::fs::Cancel;
 
 /// How often a request that went on is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// After how many looks an interrupt counts whose reason cannot be told: one second.
+const UNKNOWN_LOOKS: u32 = 10;
 
 /// Signals by which somebody wants the program to stop, also where it handles them.
 const STOPPING: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGKILL];
@@ -44,6 +48,8 @@ pub(super) struct Interrupt {
     tid: AtomicU32,
     /// Whether `WATCHED` may hold it.
     watched: AtomicBool,
+    /// How often in vain its caller's signals were looked for.
+    looks: AtomicU32,
 }
 
 impl Deref for Interrupt {
@@ -67,6 +73,7 @@ impl Interrupt {
     /// A request of thread `tid` begins.
     pub(super) fn begin(&self, tid: u32) {
         self.tid.store(tid, Ordering::Relaxed);
+        self.looks.store(0, Ordering::Relaxed);
     }
 
     /// The request is about to be answered; it can no more be interrupted.
@@ -98,7 +105,10 @@ impl Interrupt {
     }
 
     fn is_meant(&self) -> bool {
-        wants_to_stop(self.tid.load(Ordering::Relaxed))
+        match wants_to_stop(self.tid.load(Ordering::Relaxed)) {
+            Some(meant) => meant,
+            None => self.looks.fetch_add(1, Ordering::Relaxed) >= UNKNOWN_LOOKS,
+        }
     }
 }
 
@@ -122,29 +132,20 @@ fn watch() {
     }
 }
 
-/// Whether a pending signal of the thread is to end what it does. Also when that cannot be told, as for a
-/// caller in another pid namespace: then every interrupt counts.
-fn wants_to_stop(tid: u32) -> bool {
-    match fs::read_to_string(format!("/proc/{tid}/status")) {
-        Ok(status) => stops(&status),
-        Err(_) => true,
-    }
+/// Whether a pending signal of the thread is to end what it does; none if that cannot be told.
+fn wants_to_stop(tid: u32) -> Option<bool> {
+    stops(&fs::read_to_string(format!("/proc/{tid}/status")).ok()?)
 }
 
 /// The same for the text of `/proc/<tid>/status`, see proc_pid_status(5).
-fn stops(status: &str) -> bool {
+fn stops(status: &str) -> Option<bool> {
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         u64::from_str_radix(line.trim(), 16).ok()
     };
-    let Some((own, shared, blocked, ignored, caught)) =
-        (|| Some((mask("SigPnd")?, mask("ShdPnd")?, mask("SigBlk")?, mask("SigIgn")?, mask("SigCgt")?)))()
-    else {
-        return true;
-    };
-    let pending = (own | shared) & !blocked;
-    let default_action = pending & !caught & !ignored;
-    pending & set(&STOPPING) & !ignored != 0 || default_action & !set(&HARMLESS) != 0
+    let pending = (mask("SigPnd")? | mask("ShdPnd")?) & !mask("SigBlk")? & !mask("SigIgn")?;
+    let default_action = pending & !mask("SigCgt")?;
+    Some(pending & set(&STOPPING) != 0 || default_action & !set(&HARMLESS) != 0)
 }
 
 fn set(signals: &[i32]) -> u64 {
@@ -170,24 +171,30 @@ mod tests {
         for signal in
             [libc::SIGKILL, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGALRM, libc::SIGSEGV]
         {
-            assert!(stops(&status(&[signal], &[], &[], &[])), "{signal}");
+            assert!(stops(&status(&[signal], &[], &[], &[])).unwrap(), "{signal}");
         }
-        assert!(stops(&status(&[libc::SIGINT], &[libc::SIGINT], &[], &[])));
+        assert!(stops(&status(&[libc::SIGINT], &[libc::SIGINT], &[], &[])).unwrap());
     }
 
     #[test]
     fn signals_that_the_program_handles_by_the_way_do_not() {
         for signal in [libc::SIGURG, libc::SIGPROF, libc::SIGALRM, libc::SIGUSR1, libc::SIGCHLD] {
-            assert!(!stops(&status(&[signal], &[signal], &[], &[])), "{signal}");
+            assert!(!stops(&status(&[signal], &[signal], &[], &[])).unwrap(), "{signal}");
         }
-        assert!(!stops(&status(&[libc::SIGCHLD, libc::SIGWINCH], &[], &[], &[])));
-        assert!(!stops(&status(&[libc::SIGINT], &[], &[libc::SIGINT], &[])));
-        assert!(!stops(&status(&[libc::SIGUSR1], &[], &[], &[libc::SIGUSR1])));
+        assert!(!stops(&status(&[libc::SIGCHLD, libc::SIGWINCH], &[], &[], &[])).unwrap());
+        assert!(!stops(&status(&[libc::SIGINT], &[], &[libc::SIGINT], &[])).unwrap());
+        assert!(!stops(&status(&[libc::SIGUSR1], &[], &[], &[libc::SIGUSR1])).unwrap());
     }
 
     #[test]
-    fn what_cannot_be_told_counts() {
-        assert!(stops("Name:\tcat\n"));
-        assert!(wants_to_stop(u32::MAX));
+    fn what_cannot_be_told_counts_after_a_while() {
+        assert_eq!(stops("Name:\tcat\n"), None);
+        assert_eq!(wants_to_stop(u32::MAX), None);
+        let interrupt = Interrupt::default();
+        interrupt.begin(u32::MAX);
+        assert_eq!((0..UNKNOWN_LOOKS).filter(|_| interrupt.is_meant()).count(), 0);
+        assert!(interrupt.is_meant());
+        interrupt.begin(u32::MAX);
+        assert!(!interrupt.is_meant());
     }
 }

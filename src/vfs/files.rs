@@ -227,7 +227,8 @@ impl Vfs {
         let file = self.files.remove(fh).ok_or_else(|| FsError::new(Fault::BadHandle))?;
         if let OpenFile::Writing { ino, .. } = &*file {
             let mut writers = self.writers.lock();
-            let writing = writers.get_mut(ino).expect("a handle for writing counts in the map");
+            // Gone already if the mount is ending.
+            let Some(writing) = writers.get_mut(ino) else { return Ok(()) };
             writing.handles -= 1;
             if writing.handles == 0 {
                 let writing = writers.remove(ino).expect("just seen");

@@ -177,13 +177,14 @@ impl Vfs {
         self.inodes.len()
     }
 
-    /// Completes what is still being written and waits for that, at most for `limit`, before the mount ends.
-    /// Returns how many files could not be completed in that time.
+    /// The mount ends: files that a close is completing are waited for, at most for `limit`; those that nobody has
+    /// closed are given up. Returns how many could not be completed in that time.
     pub fn finish(&self, limit: Duration) -> usize {
-        let streams: Vec<_> =
-            self.writers.lock().values().map(|writing| Arc::clone(&writing.stream)).collect();
+        let streams: Vec<_> = self.writers.lock().drain().map(|(_, writing)| writing.stream).collect();
         for stream in streams {
-            stream.commit_later();
+            if stream.give_up() {
+                log::warn!("{} was still being written and is given up", stream.path());
+            }
         }
         self.commits.wait(limit)
     }

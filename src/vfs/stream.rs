@@ -635,6 +635,16 @@ impl WriteStream {
         drop(before);
     }
 
+    /// Nobody will close the file any more. True if it was being written; one that is being completed goes on.
+    pub(super) fn give_up(&self) -> bool {
+        let state = self.state.lock();
+        let idle = matches!(state.slot, Slot::Idle(_));
+        if idle {
+            self.fail(state, FsError::because(Fault::Io, "the mount has ended"));
+        }
+        idle
+    }
+
     /// Where the file is.
     pub(super) fn path(&self) -> FsPath {
         self.state.lock().path.clone()

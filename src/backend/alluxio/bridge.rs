@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 use std::time::Instant;
 
 use tokio::runtime::Builder;
@@ -15,6 +16,8 @@ use tokio::runtime::Handle;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::fs::Ctx;
 use crate::fs::Fault;
@@ -28,6 +31,8 @@ const THREADS_MAX: usize = 4;
 pub(super) struct Bridge {
     /// Taken when the bridge goes; present all its life.
     runtime: Option<Runtime>,
+    /// What is to be done before the process ends.
+    jobs: TaskTracker,
 }
 
 impl Bridge {
@@ -40,7 +45,7 @@ impl Bridge {
             .enable_all()
             .build()
             .map_err(|err| FsError::because(Fault::Io, format!("cannot start the network threads: {err}")))?;
-        Ok(Self { runtime: Some(runtime) })
+        Ok(Self { runtime: Some(runtime), jobs: TaskTracker::new() })
     }
 
     /// Polls `future` on this thread until it is done, `ctx` is cancelled or the deadline has passed; then it is
@@ -77,6 +82,22 @@ impl Bridge {
         self.handle().spawn(future)
     }
 
+    /// The same for what others depend on, such as the end of a file that was given up: [`Self::finish`] waits for it.
+    pub(super) fn spawn_job<F>(&self, job: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.jobs.spawn_on(job, self.handle());
+    }
+
+    /// Waits until all jobs are done, at most for `limit`; returns how many are not.
+    pub(super) fn finish(&self, limit: Duration) -> usize {
+        self.jobs.close();
+        // Whether in time or not, what is left tells.
+        let _ = self.handle().block_on(async { timeout(limit, self.jobs.wait()).await });
+        self.jobs.len()
+    }
+
     /// For what must be made inside the runtime, such as a channel.
     pub(super) fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("the runtime is there until drop").handle()
@@ -96,7 +117,6 @@ impl Drop for Bridge {
 mod tests {
     use std::future::pending;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use tokio::sync::oneshot;
 
@@ -167,5 +187,16 @@ mod tests {
         });
         drop(bridge);
         assert_eq!(gone.recv(), Err(mpsc::RecvError), "the task was dropped");
+    }
+
+    #[test]
+    fn jobs_are_waited_for_but_not_for_ever() {
+        let bridge = Bridge::new().unwrap();
+        let (sender, receiver) = oneshot::channel::<()>();
+        bridge.spawn_job(async { drop(receiver.await) });
+        bridge.spawn_job(pending());
+        assert_eq!(bridge.finish(Duration::ZERO), 2);
+        sender.send(()).unwrap();
+        assert_eq!(bridge.finish(Duration::from_millis(200)), 1);
     }
 }

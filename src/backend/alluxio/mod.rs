@@ -45,6 +45,7 @@ pub use options::*;
 pub use traffic::Traffic;
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -109,6 +110,18 @@ struct Shared {
 /// A path of an Alluxio cluster as a file system.
 pub struct AlluxioFs {
     shared: Arc<Shared>,
+}
+
+/// How long the end of the mount waits for files that were given up to be removed, or are still being completed.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
+
+impl Drop for AlluxioFs {
+    fn drop(&mut self) {
+        let left = self.shared.bridge.finish(FINISH_LIMIT);
+        if left > 0 {
+            log::warn!("{left} files that were being written are left behind incomplete");
+        }
+    }
 }
 
 impl AlluxioFs {

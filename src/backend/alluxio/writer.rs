@@ -66,7 +66,7 @@ pub(super) fn create(
 ) -> Result<(Attr, Box<dyn FileWriter>)> {
     let (sender, made) = oneshot::channel();
     let (maker, path, options) = (Arc::clone(shared), place.clone(), *options);
-    shared.bridge.spawn(async move {
+    shared.bridge.spawn_job(async move {
         let result = maker.master.create_file(&path, options.mode, options.replace).await;
         if let Err(Ok((file, _))) = sender.send(result) {
             // Whoever asked was interrupted.
@@ -127,7 +127,7 @@ impl Writer {
         let (commands, receiver) = mpsc::channel(queue);
         let notes = Arc::new(Notes::default());
         let job = Job::new(Arc::clone(&shared), Arc::clone(&notes), file, info);
-        shared.bridge.spawn(job.run(receiver));
+        shared.bridge.spawn_job(job.run(receiver));
         Self {
             shared,
             attr,
