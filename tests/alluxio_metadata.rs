@@ -293,12 +293,12 @@ fn a_rename_replaces_only_what_rename_may_replace() {
 }
 
 #[test]
-fn mode_and_owner_change_and_times_are_accepted() {
+fn mode_owner_and_times_change() {
     let place = Place::new("attrs");
     let (fs, ctx) = (&place.fs, Ctx::daemon());
     let before = place.dir("/d");
     let chmod = SetAttr { mode: Some(0o4711), ..SetAttr::default() };
-    assert_eq!(fs.set_attr(&ctx, &path("/d"), &chmod).unwrap().mode, 0o711);
+    assert_eq!(fault(fs.set_attr(&ctx, &path("/d"), &chmod)), Fault::NotPermitted, "the first bit");
     assert_eq!(place.stat("/d").unwrap().mode, 0o711);
 
     // What is shown already is no change, so that nobody needs a right for it.
@@ -310,7 +310,12 @@ fn mode_and_owner_change_and_times_are_accepted() {
         atime: Some(Timestamp::now()),
         ..SetAttr::default()
     };
-    assert_eq!(fs.set_attr(&ctx, &path("/d"), &times).unwrap().mtime, place.stat("/d").unwrap().mtime);
+    let changed = fs.set_attr(&ctx, &path("/d"), &times).unwrap();
+    assert_eq!((Some(changed.mtime), Some(changed.atime)), (times.mtime, times.atime));
+    assert_eq!(place.stat("/d").unwrap(), changed);
+    assert_eq!(list(fs, &FsPath::root()).unwrap()["d"], changed);
+    let without = place.by(|options| options.times = false);
+    assert_eq!(without.stat(&ctx, &path("/d")).unwrap().mtime, before.mtime);
 
     let nobody = SetAttr { uid: Some(4_000_000_007), ..SetAttr::default() };
     let err = fs.set_attr(&ctx, &path("/d"), &nobody).unwrap_err();

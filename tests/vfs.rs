@@ -25,11 +25,14 @@ use alluxio_fuse::fs::RenameMode;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::StatFs;
+use alluxio_fuse::fs::Timestamp;
+use alluxio_fuse::fs::XattrMode;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
+use bytes::Bytes;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -499,6 +502,134 @@ fn the_page_cache_follows_the_options() {
     }
 }
 
+fn times(atime: i64, mtime: i64) -> SetAttr {
+    let time = |secs| Some(Timestamp { secs, nanos: 7 });
+    SetAttr { atime: time(atime), mtime: time(mtime), ..SetAttr::default() }
+}
+
+impl Fixture {
+    fn set(&self, ino: Ino, change: &SetAttr) -> Attr {
+        self.vfs.setattr(&Ctx::daemon(), ino, None, change, None).unwrap().0
+    }
+
+    /// Seconds of access and of change, as a look-up shows them.
+    fn times(&self, name: &str) -> (i64, i64) {
+        let attr = self.find(name).unwrap().1;
+        (attr.atime.secs, attr.mtime.secs)
+    }
+}
+
+#[test]
+fn times_that_are_set_while_a_file_is_written_are_those_of_the_complete_file() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"x").unwrap();
+    let attr = fixture.set(ino, &times(5, 6));
+    assert_eq!((attr.atime.secs, attr.mtime.secs, attr.complete), (5, 6, false));
+    assert_eq!(fixture.times("f"), (5, 6));
+    fixture.vfs.fsync(&Ctx::daemon(), fh, false).unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.times("f"), (5, 6));
+    assert_eq!(fixture.find("f").unwrap().1.mtime.nanos, 7);
+}
+
+#[test]
+fn a_time_of_change_that_is_set_before_a_write_is_void() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.set(ino, &times(5, 6));
+    fixture.write(fh, 0, b"x").unwrap();
+    let now = Timestamp::now().secs - 2;
+    assert!(fixture.vfs.getattr(&Ctx::daemon(), ino, None).unwrap().0.mtime.secs >= now);
+    fixture.close(fh).unwrap();
+    let (atime, mtime) = fixture.times("f");
+    assert!(atime == 5 && mtime >= now, "{atime} {mtime}");
+}
+
+#[test]
+fn a_time_that_is_now_is_no_other_than_that_of_the_write() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.set(ino, &times(5, 6));
+    let now = Timestamp::now();
+    let touch = SetAttr { atime: Some(now), mtime: Some(now), now: true, ..SetAttr::default() };
+    fixture.set(ino, &touch);
+    fixture.close(fh).unwrap();
+    assert!(fixture.times("f").1 >= now.secs);
+}
+
+#[test]
+fn times_follow_a_file_that_is_renamed_while_it_is_completed() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"x").unwrap();
+    fixture.set(ino, &times(5, 6));
+    let gate = fixture.faults.commit_gate.lock();
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| fixture.close(fh));
+        let (from, to) = (OsStr::new("f"), OsStr::new("g"));
+        fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, from, Ino::ROOT, to, 0).unwrap();
+        // Also what is set at this late hour.
+        fixture.set(ino, &times(8, 9));
+        drop(gate);
+        closing.join().unwrap().unwrap();
+    });
+    assert_eq!(fixture.times("g"), (8, 9));
+}
+
+#[test]
+fn a_mode_that_is_set_while_a_file_is_written_stays() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    let mode = SetAttr { mode: Some(0o4750), ..SetAttr::default() };
+    assert_eq!(fixture.set(ino, &mode).mode, 0o4750);
+    fixture.write(fh, 0, b"x").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.find("f").unwrap().1.mode, 0o4750);
+    // Somebody else than the superuser writes another content.
+    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
+    assert_eq!(fixture.set(ino, &mode).mode, 0o4750);
+    let cancel = Cancel::new();
+    fixture.vfs.write(&Ctx::new(1000, 1000, 1, &cancel), fh, 0, b"y").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
+}
+
+#[test]
+fn attributes_of_a_removed_file_are_for_those_who_have_it_open() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    let change = SetAttr { mode: Some(0o600), ..times(5, 6) };
+    let attr = fixture.set(ino, &change);
+    assert_eq!((attr.mode, attr.mtime.secs), (0o600, 6));
+    assert_eq!(fault(fixture.vfs.getxattr(&Ctx::daemon(), ino, OsStr::new("user.a"))), Fault::Stale);
+    // The kernel asks for this one at each write: the answer needs neither the file nor the backend.
+    let capability = fixture.vfs.getxattr(&Ctx::daemon(), ino, OsStr::new("security.capability"));
+    assert_eq!(fault(capability), Fault::NotSupported);
+    fixture.close(fh).unwrap();
+}
+
+#[test]
+fn extended_attributes_belong_to_the_inode_wherever_it_is() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let ino = fixture.file("f", b"x");
+    let name = OsStr::new("user.a");
+    let set = |value, mode| fixture.vfs.setxattr(&ctx, ino, name, value, mode);
+    assert_eq!(fault(set(b"1", XattrMode::Replace)), Fault::NoData);
+    set(b"1", XattrMode::Create).unwrap();
+    assert_eq!(fault(set(b"2", XattrMode::Create)), Fault::Exists);
+    assert_eq!(fault(set(&[0; (64 << 10) + 1], XattrMode::Set)), Fault::ValueTooLarge);
+    fixture.vfs.rename(&ctx, Ino::ROOT, OsStr::new("f"), Ino::ROOT, OsStr::new("g"), 0).unwrap();
+    assert_eq!(&fixture.vfs.getxattr(&ctx, ino, name).unwrap()[..], b"1");
+    assert_eq!(fixture.vfs.listxattr(&ctx, ino).unwrap(), ["user.a"]);
+    fixture.vfs.removexattr(&ctx, ino, name).unwrap();
+    assert_eq!(fault(fixture.vfs.getxattr(&ctx, ino, name)), Fault::NoData);
+    assert_eq!(fault(fixture.vfs.removexattr(&ctx, ino, name)), Fault::NoData);
+}
+
 /// The embedded store with failures at will.
 struct Faults {
     inner: LocalFs,
@@ -594,6 +725,18 @@ impl FileSystem for Faults {
     }
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.inner.set_attr(ctx, path, change)
+    }
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        self.inner.xattr(ctx, path, name)
+    }
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        self.inner.xattrs(ctx, path)
+    }
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        self.inner.set_xattr(ctx, path, name, value, mode)
+    }
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        self.inner.remove_xattr(ctx, path, name)
     }
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
         self.inner.stat_fs(ctx)

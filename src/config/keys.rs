@@ -179,6 +179,8 @@ keys! { CLIENT, Client;
     FUSE_UMOUNT_TIMEOUT: Kind::Timeout, "alluxio.fuse.umount.timeout" = "0s";
     /// How long the capacity figures of statfs are used again.
     FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
+    /// Keeps the times that applications set, in an extended attribute of the file. Not one of Alluxio's.
+    FUSE_TIMES: Kind::Flag, "alluxio.fuse.times.enabled" = "true";
     /// How clients say who they are.
     SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";
     /// TLS to masters and workers.

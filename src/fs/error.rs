@@ -34,6 +34,10 @@ pub enum Fault {
     NoSpace,
     /// The file would become larger than the backend allows.
     TooLarge,
+    /// There is no extended attribute of that name.
+    NoData,
+    /// The value of an extended attribute is longer than can be stored.
+    ValueTooLarge,
     /// Somebody else is using it in a way that excludes this, such as a file that is still being written.
     Busy,
     /// Source and target lie on different file systems.
@@ -132,6 +136,8 @@ impl fmt::Display for Fault {
             Self::NotSupported => "not supported",
             Self::NoSpace => "no space left",
             Self::TooLarge => "file too large",
+            Self::NoData => "no such attribute",
+            Self::ValueTooLarge => "value of the attribute too large",
             Self::Busy => "in use",
             Self::CrossDevice => "on another file system",
             Self::ReadOnly => "read-only file system",

@@ -24,8 +24,11 @@ pub use types::SetAttr;
 pub use types::Slices;
 pub use types::StatFs;
 pub use types::Timestamp;
+pub use types::XattrMode;
 
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// A tree of files and directories. Every call may block until it is done, its context is cancelled or
 /// the backend's own deadline has passed.
@@ -60,8 +63,22 @@ pub trait FileSystem: Send + Sync {
     /// Moves `from` to `to` with the meaning of rename(2).
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()>;
 
-    /// Changes the attributes that are present in `change` and returns all of them.
+    /// Changes the attributes that are present in `change` and returns all of them. Bits of a mode that the backend
+    /// has no place for are left out, the rest is done, and then it fails with [`Fault::NotPermitted`].
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr>;
+
+    /// The value of the extended attribute `name` of `path`; [`Fault::NoData`] if there is none. Names of extended
+    /// attributes begin with `user.`, here and below.
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes>;
+
+    /// The names of the extended attributes of `path`, in any order.
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>>;
+
+    /// Sets an extended attribute of `path`. [`Fault::Exists`] or [`Fault::NoData`] if `mode` says so.
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()>;
+
+    /// Removes an extended attribute of `path`; [`Fault::NoData`] if there is none.
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()>;
 
     /// Capacity and use.
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs>;

@@ -122,6 +122,26 @@ pub struct SetAttr {
     pub atime: Option<Timestamp>,
     /// New time of last change.
     pub mtime: Option<Timestamp>,
+    /// The times are those of now, which everybody may set who may write; others are for the owner.
+    pub now: bool,
+}
+
+impl SetAttr {
+    /// Whether a time is to be changed.
+    pub fn has_times(&self) -> bool {
+        self.atime.is_some() || self.mtime.is_some()
+    }
+}
+
+/// What setxattr(2) does when the attribute is there already, or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// It is made or replaced.
+    Set,
+    /// `XATTR_CREATE`: it must not be there.
+    Create,
+    /// `XATTR_REPLACE`: it must be there.
+    Replace,
 }
 
 /// Capacity and use, in blocks of `block_size` bytes.

@@ -43,6 +43,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         sync_interval: sync_interval(config),
         umask: umask(config)?,
         access_time_disabled: config.flag(&keys::USER_ATIME_DISABLED),
+        times: config.flag(&keys::FUSE_TIMES),
         delete_unchecked: config.flag(&keys::USER_DELETE_UNCHECKED),
         persist_on_rename: config.flag(&keys::USER_PERSIST_ON_RENAME),
         include_operation_id: config.flag(&keys::USER_OPERATION_ID),

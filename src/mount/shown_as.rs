@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
@@ -17,6 +19,7 @@ use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Slices;
 use crate::fs::StatFs;
+use crate::fs::XattrMode;
 
 /// What is shown in the place of the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,22 @@ impl FileSystem for Shown<dyn FileSystem> {
 
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.inner.set_attr(ctx, path, change).map(|attr| self.mask.apply(attr))
+    }
+
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        self.inner.xattr(ctx, path, name)
+    }
+
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        self.inner.xattrs(ctx, path)
+    }
+
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        self.inner.set_xattr(ctx, path, name, value, mode)
+    }
+
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        self.inner.remove_xattr(ctx, path, name)
     }
 
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {

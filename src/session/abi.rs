@@ -165,6 +165,19 @@ plain! {
         padding: u32,
     }
 
+    /// `fuse_notify_inval_inode_out`.
+    struct InvalInodeOut: 24 {
+        ino: u64,
+        off: i64,
+        len: i64,
+    }
+
+    /// `fuse_getxattr_out`: the length of an extended attribute, or of the names of all.
+    struct XattrOut: 8 {
+        size: u32,
+        padding: u32,
+    }
+
     /// `fuse_statfs_out`, which is a `fuse_kstatfs`.
     struct StatfsOut: 80 {
         blocks: u64,

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use libc::c_int;
 use log::Level;
 use log::debug;
@@ -20,6 +21,7 @@ use super::abi::OpenOut;
 use super::abi::Plain;
 use super::abi::StatfsOut;
 use super::abi::WriteOut;
+use super::abi::XattrOut;
 use super::current;
 use super::dirents::Dirents;
 use super::errno::errno;
@@ -28,6 +30,7 @@ use super::ffi::Caller;
 use super::ffi::RawRequest;
 use super::ffi::Shared;
 use super::interrupts::Interrupt;
+use super::notify;
 use super::wall::wall;
 use crate::fs::Attr;
 use crate::fs::Ctx;
@@ -65,6 +68,10 @@ pub(super) enum Op {
     Releasedir,
     Statfs,
     Access,
+    Setxattr,
+    Getxattr,
+    Listxattr,
+    Removexattr,
 }
 
 /// What it is about, for the log.
@@ -102,6 +109,8 @@ pub(super) enum Answer {
     Listing(Dirents),
     /// Capacity and use.
     Statfs(StatFs),
+    /// An extended attribute, or the names of all, for a caller who has that much room; 0 asks for the length.
+    Xattr { data: Bytes, room: usize },
 }
 
 /// writev(2) takes 1024 parts, of which libfuse needs one.
@@ -122,6 +131,9 @@ where
             Ok(answer) => request.succeed(op, answer),
             Err(err) => {
                 log_failure(&request, op, subject, &err);
+                if let (Op::Setattr, Subject::Inode(ino)) = (op, subject) {
+                    notify::attributes_changed(ino);
+                }
                 request.fail(errno(err.fault()));
             }
         }
@@ -219,6 +231,12 @@ fn send(raw: RawRequest, answer: &Answer) -> Result<(), Errno> {
         }
         Answer::Listing(dirents) => raw.reply_bytes(dirents.bytes()),
         Answer::Statfs(stat) => raw.reply_bytes(StatfsOut::from(stat).as_bytes()),
+        Answer::Xattr { data, room: 0 } => match u32::try_from(data.len()) {
+            Ok(size) => raw.reply_bytes(XattrOut { size, padding: 0 }.as_bytes()),
+            Err(_) => raw.reply_errno(libc::E2BIG),
+        },
+        Answer::Xattr { data, room } if data.len() > *room => raw.reply_errno(libc::ERANGE),
+        Answer::Xattr { data, .. } => raw.reply_bytes(data),
     }
 }
 
@@ -254,7 +272,8 @@ fn undo(vfs: &Vfs, answer: &Answer) {
         | Answer::Attr(..)
         | Answer::Data(_)
         | Answer::Written(_)
-        | Answer::Statfs(_) => {}
+        | Answer::Statfs(_)
+        | Answer::Xattr { .. } => {}
     }
 }
 
@@ -283,6 +302,8 @@ fn failure_level(op: Op, fault: Fault) -> Level {
     match (op, fault) {
         // The answer to access(2), not a failure of it.
         (Op::Access, Fault::PermissionDenied | Fault::ReadOnly) => Level::Debug,
+        // The kernel asks for `security.capability` at each write, and `ls -l` for access control lists.
+        (Op::Setxattr | Op::Getxattr | Op::Listxattr | Op::Removexattr, Fault::NotSupported) => Level::Debug,
         _ => level(fault),
     }
 }
@@ -312,6 +333,10 @@ impl Op {
             Self::Releasedir => "releasedir",
             Self::Statfs => "statfs",
             Self::Access => "access",
+            Self::Setxattr => "setxattr",
+            Self::Getxattr => "getxattr",
+            Self::Listxattr => "listxattr",
+            Self::Removexattr => "removexattr",
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) fn errno(fault: Fault) -> c_int {
         Fault::NotSupported => libc::EOPNOTSUPP,
         Fault::NoSpace => libc::ENOSPC,
         Fault::TooLarge => libc::EFBIG,
+        Fault::NoData => libc::ENODATA,
+        Fault::ValueTooLarge => libc::E2BIG,
         Fault::Busy => libc::EBUSY,
         Fault::CrossDevice => libc::EXDEV,
         Fault::ReadOnly => libc::EROFS,
@@ -36,7 +38,7 @@ pub(super) fn errno(fault: Fault) -> c_int {
 /// what cannot be had, debug where that is everyday life.
 pub(super) fn level(fault: Fault) -> Level {
     match fault {
-        Fault::NotFound | Fault::Interrupted => Level::Debug,
+        Fault::NotFound | Fault::NoData | Fault::Interrupted => Level::Debug,
         Fault::NoSpace | Fault::TimedOut | Fault::Unavailable | Fault::Stale | Fault::Io => Level::Error,
         Fault::Exists
         | Fault::NotDirectory
@@ -49,6 +51,7 @@ pub(super) fn level(fault: Fault) -> Level {
         | Fault::BadName
         | Fault::NotSupported
         | Fault::TooLarge
+        | Fault::ValueTooLarge
         | Fault::Busy
         | Fault::CrossDevice
         | Fault::ReadOnly

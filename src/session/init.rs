@@ -69,15 +69,14 @@ mod flag {
 }
 
 /// Never, whatever libfuse thinks of it: locks are the kernel's affair (no server knows them); nobody here
-/// answers for "." and ".." of a forgotten inode, clears set-uid bits on a write, or keeps ACLs; umask is
-/// applied by the kernel; the writeback cache would take size and times away from the server.
+/// answers for "." and ".." of a forgotten inode, or keeps ACLs; umask is applied by the kernel; the writeback cache
+/// would take size and times away from the server; there is a better way to clear set-user-id bits.
 const REFUSED: u64 = flag::POSIX_LOCKS
     | flag::FLOCK_LOCKS
     | flag::EXPORT_SUPPORT
     | flag::DONT_MASK
     | flag::WRITEBACK_CACHE
     | flag::HANDLE_KILLPRIV
-    | flag::HANDLE_KILLPRIV_V2
     | flag::POSIX_ACL
     | flag::EXPLICIT_INVAL_DATA
     // These need a part of the session that takes them up; it asks for them by `Wishes::flags` then.
@@ -110,6 +109,9 @@ impl Wishes {
         // libfuse before 3.17 claims to ask for it and does not.
         | flag::PARALLEL_DIROPS
         | flag::MAX_PAGES
+        // Set-user-id bits are cleared by who keeps them: `vfs` at a write, the embedded store at a chown. Without it
+        // the kernel asks for `security.capability` before each write that goes through its pages.
+        | flag::HANDLE_KILLPRIV_V2
         | flag::DIRECT_IO_ALLOW_MMAP;
 
     /// Without reads in parallel for one file, as the mount option `sync_read` asks.
@@ -367,7 +369,13 @@ mod tests {
         let libfuse_2 = InitOut { major: 7, minor: 19, flags: 1, max_write: 128 << 10, ..InitOut::default() };
         let answer = complete(&libfuse_2, &offer(OFFERED), &wishes());
         let flags = flags_out(&answer);
-        for wished in [flag::PARALLEL_DIROPS, flag::MAX_PAGES, flag::BIG_WRITES, flag::DIRECT_IO_ALLOW_MMAP] {
+        for wished in [
+            flag::PARALLEL_DIROPS,
+            flag::MAX_PAGES,
+            flag::BIG_WRITES,
+            flag::HANDLE_KILLPRIV_V2,
+            flag::DIRECT_IO_ALLOW_MMAP,
+        ] {
             assert_ne!(flags & wished, 0, "{wished:#x} in {flags:#x}");
         }
         assert_eq!((answer.max_write, answer.max_pages), (1 << 20, 256));

@@ -20,6 +20,7 @@ mod ffi3;
 mod init;
 mod interrupts;
 mod mounted;
+mod notify;
 mod older;
 mod options;
 mod pool;

@@ -14,6 +14,7 @@ use super::ffi::RawRequest;
 use crate::fs::Fault;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
+use crate::fs::XattrMode;
 use crate::vfs::Fh;
 use crate::vfs::Ino;
 
@@ -79,6 +80,7 @@ fn changes(stat: &libc::stat, to_set: c_int) -> (SetAttr, Option<u64>) {
         gid: has(valid::GID).then_some(stat.st_gid),
         atime: time(valid::ATIME, valid::ATIME_NOW, stat.st_atime, stat.st_atime_nsec),
         mtime: time(valid::MTIME, valid::MTIME_NOW, stat.st_mtime, stat.st_mtime_nsec),
+        now: has(valid::ATIME_NOW) && has(valid::MTIME_NOW),
     };
     (change, has(valid::SIZE).then_some(stat.st_size.cast_unsigned()))
 }
@@ -209,6 +211,43 @@ pub(super) fn access(raw: RawRequest, ino: u64, mask: c_int) {
     });
 }
 
+pub(super) fn setxattr(raw: RawRequest, ino: u64, name: &OsStr, value: &[u8], flags: c_int) {
+    answer(raw, Op::Setxattr, Subject::Inode(ino), |vfs, ctx| {
+        let mode = match flags {
+            0 => XattrMode::Set,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return Err(Fault::InvalidArgument.into()),
+        };
+        vfs.setxattr(ctx, Ino(ino), name, value, mode)?;
+        Ok(Answer::Done)
+    });
+}
+
+pub(super) fn getxattr(raw: RawRequest, ino: u64, name: &OsStr, room: usize) {
+    answer(raw, Op::Getxattr, Subject::Inode(ino), |vfs, ctx| {
+        Ok(Answer::Xattr { data: vfs.getxattr(ctx, Ino(ino), name)?, room })
+    });
+}
+
+pub(super) fn listxattr(raw: RawRequest, ino: u64, room: usize) {
+    answer(raw, Op::Listxattr, Subject::Inode(ino), |vfs, ctx| {
+        let mut names = Vec::new();
+        for name in vfs.listxattr(ctx, Ino(ino))? {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        Ok(Answer::Xattr { data: names.into(), room })
+    });
+}
+
+pub(super) fn removexattr(raw: RawRequest, ino: u64, name: &OsStr) {
+    answer(raw, Op::Removexattr, Subject::Inode(ino), |vfs, ctx| {
+        vfs.removexattr(ctx, Ino(ino), name)?;
+        Ok(Answer::Done)
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +275,9 @@ mod tests {
         assert_eq!(change.mtime, None);
         let before = Timestamp::now();
         let (change, _) = changes(&stat(), valid::ATIME | valid::ATIME_NOW);
-        assert!(change.atime.unwrap() >= before);
+        assert!(change.atime.unwrap() >= before && !change.now, "for the owner, as mtime stays");
+        let both = valid::ATIME | valid::ATIME_NOW | valid::MTIME | valid::MTIME_NOW;
+        let (change, _) = changes(&stat(), both);
+        assert!(change.mtime.unwrap() >= before && change.now);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Of `fuse_file_info` only `flags` and `fh` are read: its bits move between versions with one SONAME.
 //! Operations that are left out get ENOSYS from libfuse, upon which the kernel does without them for good:
-//! extended attributes (the caller gets EOPNOTSUPP), fallocate, copy_file_range, lseek, poll, bmap, fsyncdir.
+//! fallocate, copy_file_range, lseek, poll, bmap, fsyncdir.
 //! Locks of both kinds then stay inside the kernel.
 
 use std::ffi::CStr;
@@ -86,6 +86,10 @@ macro_rules! shims {
                     access: Some(access),
                     create: Some(create),
                     ioctl: Some(ioctl),
+                    setxattr: Some(setxattr),
+                    getxattr: Some(getxattr),
+                    listxattr: Some(listxattr),
+                    removexattr: Some(removexattr),
                     $($field: Some($field),)*
                     ..fuse_lowlevel_ops::default()
                 }
@@ -253,6 +257,30 @@ macro_rules! shims {
                 fi: *mut fuse_file_info,
             ) {
                 serve::create(raw(req), parent, unsafe { text(name) }, mode, unsafe { (*fi).flags });
+            }
+
+            unsafe extern "C" fn setxattr(
+                req: fuse_req_t,
+                ino: fuse_ino_t,
+                name: *const c_char,
+                value: *const c_char,
+                len: usize,
+                flags: c_int,
+            ) {
+                let (name, value) = unsafe { (text(name), slice::from_raw_parts(value.cast(), len)) };
+                serve::setxattr(raw(req), ino, name, value, flags);
+            }
+
+            unsafe extern "C" fn getxattr(req: fuse_req_t, ino: fuse_ino_t, name: *const c_char, len: usize) {
+                serve::getxattr(raw(req), ino, unsafe { text(name) }, len);
+            }
+
+            unsafe extern "C" fn listxattr(req: fuse_req_t, ino: fuse_ino_t, len: usize) {
+                serve::listxattr(raw(req), ino, len);
+            }
+
+            unsafe extern "C" fn removexattr(req: fuse_req_t, ino: fuse_ino_t, name: *const c_char) {
+                serve::removexattr(raw(req), ino, unsafe { text(name) });
             }
 
             $($own)*

@@ -12,6 +12,7 @@ mod inodes;
 mod names;
 mod process;
 mod stream;
+mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -74,8 +74,10 @@ impl Vfs {
         if *change == SetAttr::default() {
             return self.getattr(ctx, ino, fh);
         }
-        let attr = self.fs.set_attr(ctx, &self.path(ino)?, change)?;
-        let attr = self.shown(ino, attr);
+        let attr = match self.stream(ino) {
+            Some(stream) => stream.set_attr(ctx, change)?,
+            None => self.fs.set_attr(ctx, &self.path(ino)?, change)?,
+        };
         let ttl = self.attr_ttl(&attr);
         Ok((attr, ttl))
     }

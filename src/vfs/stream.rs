@@ -29,7 +29,9 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::RenameMode;
 use crate::fs::Result;
+use crate::fs::SetAttr;
 use crate::fs::Timestamp;
+use crate::fs::XattrMode;
 
 /// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
 /// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
@@ -75,6 +77,9 @@ struct State {
     /// The processes that opened it.
     openers: SmallVec<[Process; 2]>,
     changed: Timestamp,
+    /// Times that were asked for while the file was open: they are set when it is complete, as completing it
+    /// changes them.
+    times: SetAttr,
     failed: Option<FsError>,
 }
 
@@ -91,6 +96,7 @@ impl State {
             own: !complete,
             openers: SmallVec::new(),
             changed: attr.mtime,
+            times: SetAttr::default(),
             attr,
             failed: None,
         }
@@ -113,6 +119,23 @@ impl State {
             Slot::Complete => self.can_go_on(),
             Slot::Gone => false,
         }
+    }
+
+    /// The content has changed: a time of change that was asked for before is void.
+    fn touch(&mut self) {
+        self.changed = Timestamp::now();
+        self.times.mtime = None;
+    }
+
+    /// Keeps the times of `change` for when the file is complete. Those of now need no keeping, as that is yet to
+    /// come.
+    fn keep_times(&mut self, change: &SetAttr) {
+        let now = |time: Option<Timestamp>| time.filter(|_| !change.now);
+        if change.mtime.is_some() {
+            self.touch();
+        }
+        self.times.atime = if change.atime.is_some() { now(change.atime) } else { self.times.atime };
+        self.times.mtime = now(change.mtime).or(self.times.mtime);
     }
 }
 
@@ -180,7 +203,8 @@ impl WriteStream {
         let state = self.state.lock();
         Attr {
             size: state.written.max(state.length),
-            mtime: state.changed,
+            atime: state.times.atime.unwrap_or(state.attr.atime),
+            mtime: state.times.mtime.unwrap_or(state.changed),
             ctime: state.changed.max(state.attr.ctime),
             complete: matches!(state.slot, Slot::Complete),
             ..state.attr.clone()
@@ -195,6 +219,7 @@ impl WriteStream {
     /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
     /// fails with [`Fault::NotSupported`], and so does the file's completion then.
     pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: &[u8]) -> Result<()> {
+        self.drop_privileges(ctx)?;
         let mut state = self.wait_for_offset(ctx, offset)?;
         if matches!(state.slot, Slot::Gone) {
             state.written = state.written.max(offset + data.len() as u64);
@@ -216,6 +241,16 @@ impl WriteStream {
             *added += data.len() as u64;
             Ok(())
         })
+    }
+
+    /// A file that somebody writes to loses what makes it run as another user or group. The superuser may keep it.
+    fn drop_privileges(&self, ctx: &Ctx) -> Result<()> {
+        let present = self.state.lock().attr.mode;
+        let mode = unprivileged(present);
+        if ctx.uid == 0 || mode == present {
+            return Ok(());
+        }
+        self.set_attr(ctx, &SetAttr { mode: Some(mode), ..SetAttr::default() }).map(drop)
     }
 
     /// Waits until nobody uses the writer and the bytes before `offset` have come, or do not come.
@@ -290,7 +325,9 @@ impl WriteStream {
     /// empty; beside it, with a copy of the `kept` bytes that it has, where they are to stay.
     fn start(&self, ctx: &Ctx, path: &FsPath, mode: u32, kept: u64) -> Result<(Start, Box<dyn FileWriter>)> {
         if kept == 0 {
-            let (attr, writer) = self.fs.create(ctx, path, &CreateOptions { mode, replace: true })?;
+            // Another content is not what was trusted with the bits.
+            let options = CreateOptions { mode: unprivileged(mode), replace: true };
+            let (attr, writer) = self.fs.create(ctx, path, &options)?;
             return Ok((Start::Fresh(attr), writer));
         }
         let reader = self.fs.open(ctx, path)?;
@@ -320,6 +357,9 @@ impl WriteStream {
         result: Result<()>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        if added > 0 || matches!(start, Start::Fresh(_)) {
+            state.touch();
+        }
         let mut before = before;
         match start {
             Start::Before => {}
@@ -334,7 +374,6 @@ impl WriteStream {
             }
         }
         state.written += added;
-        state.changed = Timestamp::now();
         match (&mut next, &result) {
             (Slot::Gone, Err(error)) => {
                 self.fail(state, error.clone());
@@ -408,19 +447,89 @@ impl WriteStream {
             .and_then(|attr| self.put_in_place(&ctx).map(|()| attr));
         // A file that failed is given up before anybody learns of it.
         drop(writer);
-        std::mem::forget(lent);
-        let mut state = self.state.lock();
         match result {
-            Ok(attr) => {
-                state.written = attr.size;
-                state.changed = attr.mtime;
-                state.attr = attr;
-                self.put(state, Slot::Complete);
-            }
+            Ok(attr) => self.completed(&ctx, attr),
             Err(error) => {
+                let state = self.state.lock();
                 log::debug!("completing {} failed: {error}", state.path);
                 self.fail(state, error.context("the file could not be completed"));
             }
+        }
+        std::mem::forget(lent);
+    }
+
+    /// The file is complete: it gets the times that were asked for, and the slot is given back. That they cannot be
+    /// set is no reason for close to fail: the bytes are safe.
+    fn completed(&self, ctx: &Ctx, attr: Attr) {
+        let mut state = self.state.lock();
+        state.written = attr.size;
+        state.changed = attr.mtime;
+        // What was set meanwhile, the writer need not know.
+        let Attr { mode, uid, gid, .. } = state.attr;
+        state.attr = Attr { mode, uid, gid, ..attr };
+        while state.times.has_times() && !matches!(state.slot, Slot::Gone) {
+            let times = std::mem::take(&mut state.times);
+            let path = state.path.clone();
+            drop(state);
+            let result = self.fs.set_attr(ctx, &path, &times);
+            state = self.state.lock();
+            match result {
+                Ok(attr) => {
+                    state.changed = attr.mtime;
+                    state.attr = attr;
+                }
+                Err(_) if state.path != path && !state.times.has_times() => state.times = times,
+                Err(error) => log::warn!("{path} is complete, but its times were not set: {error}"),
+            }
+        }
+        self.put(state, Slot::Complete);
+    }
+
+    /// Changes attributes, of which the times wait until the file is complete. Returns all of them.
+    pub(super) fn set_attr(&self, ctx: &Ctx, change: &SetAttr) -> Result<Attr> {
+        let mut state = self.state.lock();
+        let rest = match state.slot {
+            Slot::Complete => change.clone(),
+            Slot::Idle(_) | Slot::Lent => {
+                state.keep_times(change);
+                SetAttr { atime: None, mtime: None, now: false, ..change.clone() }
+            }
+            Slot::Gone => {
+                // There is nothing left but what its users see of it.
+                state.keep_times(change);
+                let Attr { mode, uid, gid, .. } = state.attr;
+                state.attr.mode = change.mode.unwrap_or(mode);
+                state.attr.uid = change.uid.unwrap_or(uid);
+                state.attr.gid = change.gid.unwrap_or(gid);
+                SetAttr::default()
+            }
+        };
+        let path = state.path.clone();
+        drop(state);
+        if rest == SetAttr::default() {
+            return Ok(self.attr());
+        }
+        let result = self.fs.set_attr(ctx, &path, &rest);
+        // A part of it may be done all the same.
+        let present = match &result {
+            Ok(attr) => Ok(attr.clone()),
+            Err(_) => self.fs.stat(ctx, &path),
+        };
+        if let Ok(attr) = present {
+            self.adopt(attr);
+        }
+        result.map(|_| self.attr())
+    }
+
+    /// Takes `attr`, as the backend shows them, for those of the file: only what writing does not change, if it is
+    /// being written.
+    fn adopt(&self, attr: Attr) {
+        let mut state = self.state.lock();
+        if matches!(state.slot, Slot::Complete) && attr.id == state.attr.id {
+            state.changed = attr.mtime;
+            state.attr = attr;
+        } else {
+            (state.attr.mode, state.attr.uid, state.attr.gid) = (attr.mode, attr.uid, attr.gid);
         }
     }
 
@@ -431,6 +540,9 @@ impl WriteStream {
             (state.staged.take(), state.path.clone())
         };
         let Some(staged) = staged else { return Ok(()) };
+        if let Err(error) = self.carry_attributes(ctx, &path, &staged) {
+            log::warn!("{path} loses attributes as it is written again: {error}");
+        }
         let placed = self.fs.rename(ctx, &staged, &path, RenameMode::Replace);
         if placed.is_err()
             && let Err(error) = self.fs.remove_file(ctx, &staged)
@@ -438,6 +550,26 @@ impl WriteStream {
             log::warn!("{staged} is left behind: {error}");
         }
         placed
+    }
+
+    /// What was set on the file at `path` is set on the one that takes its place, but for times.
+    fn carry_attributes(&self, ctx: &Ctx, path: &FsPath, staged: &FsPath) -> Result<()> {
+        let (present, new) = (self.fs.stat(ctx, path)?, self.fs.stat(ctx, staged)?);
+        let changed = |present: u32, new: u32| (present != new).then_some(present);
+        let change = SetAttr {
+            mode: changed(present.mode, new.mode),
+            uid: changed(present.uid, new.uid),
+            gid: changed(present.gid, new.gid),
+            ..SetAttr::default()
+        };
+        if change != SetAttr::default() {
+            self.fs.set_attr(ctx, staged, &change)?;
+        }
+        for name in self.fs.xattrs(ctx, path)? {
+            let value = self.fs.xattr(ctx, path, &name)?;
+            self.fs.set_xattr(ctx, staged, &name, &value, XattrMode::Set)?;
+        }
+        Ok(())
     }
 
     /// Makes what was written so far durable.
@@ -469,6 +601,7 @@ impl WriteStream {
             let before = std::mem::replace(&mut state.slot, Slot::Complete);
             let (staged, written) = (state.staged.take(), std::mem::take(&mut state.written));
             state.length = 0;
+            state.times = SetAttr::default();
             let result = self.with_writer(ctx, state, |_, _| Ok(()));
             if result.as_ref().is_err_and(|error| error.fault() == Fault::Interrupted) {
                 let mut state = self.state.lock();
@@ -479,6 +612,7 @@ impl WriteStream {
         }
         if size >= state.written && (matches!(state.slot, Slot::Idle(_)) || state.written == 0) {
             state.length = size;
+            state.touch();
             return if matches!(state.slot, Slot::Complete) {
                 self.with_writer(ctx, state, |_, _| Ok(()))
             } else {
@@ -553,6 +687,13 @@ impl WriteStream {
         state.openers.retain(|opener| opener.is_alive());
         state.openers.is_empty()
     }
+}
+
+/// `mode` without the set-user-id bit, and without the set-group-id bit where it is one: beside the group's right to
+/// execute.
+fn unprivileged(mode: u32) -> u32 {
+    let group = if mode & 0o010 == 0 { 0 } else { 0o2000 };
+    mode & !(0o4000 | group)
 }
 
 fn rewrite_error(state: &State, offset: u64) -> FsError {

@@ -97,6 +97,11 @@ impl Cluster {
         self.worker_web.iter().map(|&port| bytes_sent_by(port)).sum()
     }
 
+    /// The directory that is the under store of `/`.
+    pub(crate) fn under_store(&self) -> PathBuf {
+        self.conf.parent().expect("in the cluster's home").join("store")
+    }
+
     fn script(&self, words: &[&str]) -> String {
         process::succeed(Command::new(&self.script).args(words), PATIENCE)
     }

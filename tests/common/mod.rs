@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the message")]
 
+pub(crate) mod attributes;
 pub(crate) mod cluster;
 pub(crate) mod content;
 pub(crate) mod mount;

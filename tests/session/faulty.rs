@@ -26,6 +26,8 @@ use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::Slices;
 use alluxio_fuse::fs::StatFs;
+use alluxio_fuse::fs::XattrMode;
+use bytes::Bytes;
 
 /// A store where reads of files called `wait..` last until they are interrupted or the gate opens, as do look-ups
 /// of `slow`, and reads of `panic` panic.
@@ -164,6 +166,22 @@ impl FileSystem for Faulty {
 
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.store.set_attr(ctx, path, change)
+    }
+
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        self.store.xattr(ctx, path, name)
+    }
+
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        self.store.xattrs(ctx, path)
+    }
+
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        self.store.set_xattr(ctx, path, name, value, mode)
+    }
+
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        self.store.remove_xattr(ctx, path, name)
     }
 
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {

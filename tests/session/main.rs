@@ -2,7 +2,10 @@
 //! and nothing stays when it ends. Through both libfuse versions, with real tools.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attributes;
 mod end;
 mod faulty;
 mod harness;
+#[path = "../common/attributes.rs"]
+mod scenarios;
 mod serve;

@@ -133,10 +133,6 @@ fn what_cannot_be_done_says_so() {
         let file = File::open(&path).unwrap();
         // SAFETY: passes names, buffers of the sizes given, and a descriptor that is open.
         let failed = |call: &dyn Fn(i32) -> i64| (call(file.as_raw_fd()), nix::errno::Errno::last_raw());
-        let name = c"user.any";
-        // SAFETY: as above.
-        let get = failed(&|fd| unsafe { libc::fgetxattr(fd, name.as_ptr(), std::ptr::null_mut(), 0) } as i64);
-        assert_eq!(get, (-1, libc::EOPNOTSUPP));
         // SAFETY: as above.
         let ioctl = failed(&|fd| unsafe { libc::ioctl(fd, 0x1234) }.into());
         assert_eq!(ioctl, (-1, libc::ENOTTY));

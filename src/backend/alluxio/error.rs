@@ -30,6 +30,8 @@ pub(super) enum Rpc {
     Remove,
     Rename,
     SetAttribute,
+    /// `SetAttribute` with nothing but extended attributes.
+    SetXattr,
     GetBlockInfo,
     GetBlockMasterInfo,
     GetWorkerInfoList,
@@ -199,6 +201,7 @@ mod tests {
             (Rpc::CreateFile, Code::AlreadyExists, "", Fault::Exists),
             (Rpc::CreateFile, Code::PermissionDenied, "", Fault::PermissionDenied),
             (Rpc::SetAttribute, Code::PermissionDenied, "", Fault::NotPermitted),
+            (Rpc::SetXattr, Code::PermissionDenied, "", Fault::PermissionDenied),
             (
                 Rpc::SetAttribute,
                 Code::Unknown,

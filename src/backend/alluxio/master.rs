@@ -7,11 +7,13 @@
 //!
 //! Paths are those in Alluxio, below whatever is the root of the mount.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
@@ -70,6 +72,7 @@ use super::proto::grpc::file::ScheduleAsyncPersistencePOptions;
 use super::proto::grpc::file::SetAttributePOptions;
 use super::proto::grpc::file::SetAttributePRequest;
 use super::proto::grpc::file::WritePType;
+use super::proto::grpc::file::XAttrUpdateStrategy;
 use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
 use super::retry::Backoff;
 use crate::fs::Fault;
@@ -113,6 +116,12 @@ pub(super) enum Change {
     Mode(u32),
     Owner(String),
     Group(String),
+    /// Sets these extended attributes and leaves the others. Needs the right to write.
+    Xattrs(HashMap<String, Bytes>),
+    /// The same for the owner, who needs no other right: the master asks for none, if the mode is there.
+    OwnersXattrs(HashMap<String, Bytes>, u32),
+    /// Removes an extended attribute.
+    NoXattr(String),
 }
 
 /// What the under file system has of a file that was written through.
@@ -326,7 +335,7 @@ impl Master {
         Ok(())
     }
 
-    /// Changes one attribute. Sends that and nothing else: every field that is present is applied, a time to live
+    /// Changes one attribute, or a few extended ones. Sends that and nothing else: every field that is present is applied, a time to live
     /// too.
     pub(super) async fn set_attribute(&self, path: &FsPath, change: Change) -> Result<()> {
         let mut options = SetAttributePOptions {
@@ -336,13 +345,29 @@ impl Master {
             }),
             ..SetAttributePOptions::default()
         };
+        let mut rpc = Rpc::SetAttribute;
         match change {
             Change::Mode(mode) => options.mode = Some(permissions(mode)),
             Change::Owner(name) => options.owner = Some(name),
             Change::Group(name) => options.group = Some(name),
+            Change::Xattrs(pairs) => {
+                rpc = Rpc::SetXattr;
+                options.xattr = pairs;
+                options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
+            }
+            Change::OwnersXattrs(pairs, mode) => {
+                options.mode = Some(permissions(mode));
+                options.xattr = pairs;
+                options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
+            }
+            Change::NoXattr(name) => {
+                rpc = Rpc::SetXattr;
+                options.xattr = HashMap::from([(name, Bytes::new())]);
+                options.xattr_update_strategy = Some(XAttrUpdateStrategy::DeleteKeys.into());
+            }
         }
         let message = SetAttributePRequest { path: text(path), options: Some(options) };
-        self.call(Rpc::SetAttribute, path, message, |channel, request| async move {
+        self.call(rpc, path, message, |channel, request| async move {
             self.files(channel).set_attribute(request).await
         })
         .await?;

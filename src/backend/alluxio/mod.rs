@@ -28,12 +28,14 @@ mod primary;
 mod proto;
 mod reader;
 mod retry;
+mod times;
 mod traffic;
 mod upload;
 mod window;
 mod worker;
 mod workers;
 mod writer;
+mod xattrs;
 
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
@@ -46,6 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::attr::Owners;
@@ -61,6 +64,7 @@ use self::master::Master;
 use self::master::Removal;
 use self::names::Names;
 use self::proto::grpc::file::FileInfo;
+use self::times::KeptTimes;
 use self::workers::Workers;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -76,6 +80,7 @@ use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::StatFs;
+use crate::fs::XattrMode;
 
 /// The unit in which capacity is shown, as Alluxio's own mount does.
 const STAT_FS_BLOCK: u32 = 16 << 10;
@@ -85,6 +90,9 @@ const NAME_MAX: usize = 255;
 
 /// Characters that the master does not take as part of a name.
 const MISREAD: [char; 2] = ['\\', '?'];
+
+/// Set-user-id, set-group-id, sticky: bits that Alluxio has no place for.
+const SPECIAL: u32 = 0o7000;
 
 /// What the files and calls of one mount share.
 struct Shared {
@@ -179,7 +187,11 @@ impl Shared {
 
     /// Attributes as this mount shows them.
     fn attr(&self, info: &FileInfo) -> Attr {
-        attr(info, &self.owners)
+        let mut attr = attr(info, &self.owners);
+        if self.options.times {
+            times::show(info, &mut attr);
+        }
+        attr
     }
 
     /// Checks that the login user may read the file `place`, which neither the master nor a worker does. What all may
@@ -262,15 +274,41 @@ impl Shared {
     async fn change(&self, place: &FsPath, change: &SetAttr) -> Result<FileInfo> {
         let before = self.master.get_status(place).await?;
         let (owner, group) = self.new_owner(&before, change)?;
-        let mode = change.mode.map(|mode| mode & 0o777).filter(|mode| *mode != before.mode().cast_unsigned());
-        if owner.is_none() && group.is_none() && mode.is_none() {
-            return Ok(before);
+        let present = before.mode().cast_unsigned();
+        let mode = change.mode.map(|mode| mode & 0o777).filter(|mode| *mode != present);
+        let times = self.options.times && change.has_times();
+        let after = if owner.is_none() && group.is_none() && mode.is_none() && !times {
+            before
+        } else {
+            self.give(place, owner, group).await?;
+            if let Some(mode) = mode {
+                self.master.set_attribute(place, Change::Mode(mode)).await?;
+            }
+            if times {
+                self.keep_times(place, &before, mode.unwrap_or(present), change).await?;
+            }
+            self.master.known_status(place).await?
+        };
+        match change.mode {
+            Some(mode) if mode & SPECIAL != 0 => {
+                let detail = format!("{place}: Alluxio has no set-user-id, set-group-id and sticky bits");
+                Err(FsError::because(Fault::NotPermitted, detail))
+            }
+            _ => Ok(after),
         }
-        self.give(place, owner, group).await?;
-        if let Some(mode) = mode {
-            self.master.set_attribute(place, Change::Mode(mode)).await?;
-        }
-        self.master.known_status(place).await
+    }
+
+    /// Keeps the times of `change` with the file. Those of now are for everybody who may write, which the master
+    /// checks; others are for the owner, who needs no right to write.
+    async fn keep_times(&self, place: &FsPath, before: &FileInfo, mode: u32, change: &SetAttr) -> Result<()> {
+        let pairs = KeptTimes::after(before, change).value();
+        let owner = before.owner() == self.options.user;
+        let change = match (owner, change.now) {
+            (true, _) if mode & 0o200 != 0 => Change::Xattrs(pairs),
+            (true, _) | (false, false) => Change::OwnersXattrs(pairs, mode),
+            (false, true) => Change::Xattrs(pairs),
+        };
+        self.master.set_attribute(place, change).await
     }
 
     /// Names for the numbers in `change` that are not already shown. So `cp -p` by the one who mounts, which gives a
@@ -354,13 +392,33 @@ impl FileSystem for AlluxioFs {
         })
     }
 
-    /// Mode, owner and group. Alluxio cannot set times; a change of them is accepted without effect, as its own mount
-    /// does: a refusal would make `cp -p`, `tar` and `rsync` fail over something that nobody can have here.
+    /// Alluxio cannot set times: they are kept beside the file, or, if that is switched off, accepted without effect,
+    /// as its own mount does. A refusal would make `cp -p`, `tar` and `rsync` fail.
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         let shared = &self.shared;
         let place = shared.place(path)?;
         let info = shared.bridge.run(ctx, None, shared.change(&place, change))?;
         Ok(shared.attr(&info))
+    }
+
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.xattr(&place, name))
+    }
+
+    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.xattrs(&place))
+    }
+
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.set_xattr(&place, name, value, mode))
+    }
+
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.remove_xattr(&place, name))
     }
 
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {

@@ -191,6 +191,8 @@ pub struct AlluxioOptions {
     pub umask: u32,
     /// `alluxio.user.update.file.accesstime.disabled`.
     pub access_time_disabled: bool,
+    /// `alluxio.fuse.times.enabled`: times that an application sets are kept and shown.
+    pub times: bool,
     /// `alluxio.user.file.delete.unchecked`.
     pub delete_unchecked: bool,
     /// `alluxio.user.file.persist.on.rename`.
@@ -339,6 +341,7 @@ impl Default for AlluxioOptions {
             sync_interval: None,
             umask: 0o022,
             access_time_disabled: false,
+            times: true,
             delete_unchecked: false,
             persist_on_rename: false,
             include_operation_id: true,

@@ -25,6 +25,7 @@ use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
 use super::incomplete::IncompleteFile;
+use super::master::Change;
 use super::master::Removal;
 use super::master::UfsEnd;
 use super::options::WriteType;
@@ -263,6 +264,8 @@ struct Job {
     file: IncompleteFile,
     block_size: u64,
     length: u64,
+    /// As whose, and with which mode, the under file system has made it.
+    made: CreateUfsFileOptions,
     /// The way into Alluxio; none for a file that only the under file system gets, or no longer.
     blocks: Option<Blocks>,
     /// The way into the under file system.
@@ -283,12 +286,13 @@ struct Blocks {
 impl Job {
     fn new(shared: Arc<Shared>, notes: Arc<Notes>, file: IncompleteFile, info: &FileInfo) -> Self {
         let write_type = shared.options.write_type;
+        let made = ufs_file(info);
         let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough)
-            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(Box::new(ufs_file(info)))));
+            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(Box::new(made.clone()))));
         let blocks = (write_type != WriteType::Through).then(Blocks::default);
         let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
         let block_size = if block_size == 0 { shared.options.block_size } else { block_size };
-        Self { shared, notes, file, block_size, length: 0, blocks, ufs }
+        Self { shared, notes, file, block_size, length: 0, made, blocks, ufs }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -412,12 +416,34 @@ impl Job {
             log::warn!("{} is in the under file system only: {err}", self.file.path());
         }
         self.follow_rename();
+        let through = ufs.is_some();
         match self.shared.master.complete_file(&self.file, ufs.clone()).await {
             Err(err) if self.was_renamed(&err).await => {
-                self.shared.master.complete_file(&self.file, ufs).await
+                self.shared.master.complete_file(&self.file, ufs).await?;
             }
-            result => result,
+            result => result?,
         }
+        if through && let Err(err) = self.tell_ufs().await {
+            log::warn!("{} has another owner or mode in the under file system: {err}", self.file.path());
+        }
+        Ok(())
+    }
+
+    /// What was changed while the file was being written, the master has not passed on: it does so for complete
+    /// files, when it is told once more.
+    async fn tell_ufs(&self) -> Result<()> {
+        let (master, path) = (&self.shared.master, self.file.path());
+        let info = master.known_status(path).await?;
+        if info.group() != self.made.group() {
+            master.set_attribute(path, Change::Group(info.group().to_owned())).await?;
+        }
+        if info.owner() != self.made.owner() {
+            master.set_attribute(path, Change::Owner(info.owner().to_owned())).await?;
+        }
+        if info.mode() != self.made.mode() {
+            master.set_attribute(path, Change::Mode(info.mode().cast_unsigned())).await?;
+        }
+        Ok(())
     }
 
     fn follow_rename(&mut self) -> bool {

@@ -8,6 +8,7 @@
 mod listing;
 mod reader;
 mod writer;
+mod xattrs;
 
 use std::collections::HashSet;
 use std::io;
@@ -16,6 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
@@ -64,6 +66,7 @@ use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::StatFs;
 use crate::fs::Timestamp;
+use crate::fs::XattrMode;
 
 /// A directory of this machine as a file system.
 pub struct LocalFs {
@@ -162,9 +165,11 @@ impl FileSystem for LocalFs {
     fn make_dir(&self, _ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
         let (dir, name) = self.store.place(path)?;
         mkdirat(&dir, name, Mode::from_bits_truncate(mode)).map_err(translate)?;
-        // The umask of the caller is in `mode` already; that of this process must not count.
-        fchmodat(&dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
-            .map_err(translate)?;
+        // The umask of the caller is in `mode` already; that of this process must not count. The set-group-id bit
+        // comes from the parent.
+        let made = self.store.stat_at(&dir, name)?.mode & Mode::S_ISGID.bits();
+        let mode = Mode::from_bits_truncate(mode | made);
+        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).map_err(translate)?;
         self.store.stat_at(&dir, name)
     }
 
@@ -238,6 +243,22 @@ impl FileSystem for LocalFs {
         self.store.stat_at(&dir, name)
     }
 
+    fn xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        xattrs::get(&self.store, path, name)
+    }
+
+    fn xattrs(&self, _ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
+        xattrs::list(&self.store, path)
+    }
+
+    fn set_xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        xattrs::set(&self.store, path, name, value, mode)
+    }
+
+    fn remove_xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        xattrs::remove(&self.store, path, name)
+    }
+
     fn stat_fs(&self, _ctx: &Ctx) -> Result<StatFs> {
         let stat = fstatvfs(&self.store.root).map_err(translate)?;
         Ok(StatFs {
@@ -280,6 +301,8 @@ fn translate(errno: Errno) -> FsError {
         Errno::ENAMETOOLONG => Fault::NameTooLong,
         Errno::EOPNOTSUPP => Fault::NotSupported,
         Errno::ENOSPC | Errno::EDQUOT => Fault::NoSpace,
+        Errno::ENODATA => Fault::NoData,
+        Errno::E2BIG => Fault::ValueTooLarge,
         Errno::EFBIG => Fault::TooLarge,
         Errno::EBUSY => Fault::Busy,
         Errno::EROFS => Fault::ReadOnly,

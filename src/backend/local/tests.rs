@@ -9,6 +9,7 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsPath;
 use crate::fs::RenameMode;
+use crate::fs::XattrMode;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -115,6 +116,12 @@ fn nothing_outside_the_root_can_be_reached() {
             Fault::NotFound,
             "{hidden}"
         );
+    }
+    for hidden in ["/link", "/file"] {
+        let ctx = Ctx::daemon();
+        let outcome = fs.set_xattr(&ctx, &path(hidden), "user.a", b"x", XattrMode::Set);
+        assert_eq!(outcome.unwrap_err().fault(), Fault::NotFound, "{hidden}");
+        assert_eq!(fs.xattrs(&ctx, &path(hidden)).unwrap_err().fault(), Fault::NotFound, "{hidden}");
     }
     let options = CreateOptions { mode: 0o600, replace: true };
     assert!(fs.create(&Ctx::daemon(), &path("/link/new"), &options).is_err());
