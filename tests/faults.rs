@@ -152,7 +152,6 @@ fn impatient(cluster: &Cluster, dir: &RemoteDir) -> Spec {
         .property("alluxio.user.block.read.retry.max.duration", RETRY)
         .property("alluxio.user.file.write.init.max.duration", RETRY)
         .property("alluxio.user.block.read.retry.sleep.max", "200ms")
-        .property("alluxio.user.file.write.init.max.duration", RETRY)
 }
 
 fn fail_in_bounded_time(command: &mut Command, mount: &Mount) {
