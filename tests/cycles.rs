@@ -39,6 +39,11 @@ fn two_hundred_mounts_leave_nothing_behind() {
             .environment("XDG_RUNTIME_DIR", runtime.path().to_str().unwrap());
         let mount = spec.start_in_background();
         content::write_file(&mount.path().join(format!("file{n}")), u64::from(n), 10_000).unwrap();
+        assert_eq!(
+            records_of(store.path(), runtime.path()).len(),
+            1,
+            "the mount is not where it is looked for"
+        );
         let point = mount.path().to_owned();
         if n / 2 % 2 == 0 {
             mount.unmount();
@@ -49,7 +54,7 @@ fn two_hundred_mounts_leave_nothing_behind() {
     }
     let entry = format!("{MARK}={mark}");
     wait_until("every process ends", PATIENCE, || process::with_environment(&entry).is_empty());
-    let records = files_below(runtime.path());
+    let records = records_of(store.path(), runtime.path());
     assert!(records.is_empty(), "the list of mounts still has {records:?}");
     assert_eq!(fs::read_dir(store.path()).unwrap().count(), 200);
 }
@@ -115,18 +120,13 @@ fn work(root: &Path, n: usize) {
     fs::remove_dir(&dir).unwrap();
 }
 
-/// Files that are not empty; an empty one can be a lock that is free.
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            files.extend(files_below(&entry.path()));
-        } else if entry.metadata().unwrap().len() > 0 {
-            files.push(entry.path());
-        }
-    }
-    files
+/// The files that name `store` in the program's list of mounts: root's has a place of its own.
+fn records_of(store: &Path, runtime: &Path) -> Vec<PathBuf> {
+    let store = store.to_str().unwrap();
+    let dirs = [runtime.join("alluxio-fuse"), PathBuf::from("/run/alluxio-fuse")];
+    let entries = dirs.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten();
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|file| fs::read_to_string(file).is_ok_and(|text| text.contains(store))).collect()
 }
 
 fn unmount_from_outside(mount: Mount) {
