@@ -362,6 +362,89 @@ fn opening_with_o_trunc_replaces_the_content_and_keeps_the_mode() {
 }
 
 #[test]
+fn what_is_written_over_a_file_takes_its_place_at_the_close() {
+    let fixture = fixture();
+    let ino = fixture.file("f", b"old");
+    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.write(fh, 0, b"the new").unwrap();
+    assert_eq!(fixture.find("f").unwrap().1.size, 7, "as this mount shows it");
+    assert_eq!(std::fs::read(fixture.dir.path().join("f")).unwrap(), b"old", "as it is");
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"the new");
+    assert_eq!(fixture.find("f").unwrap().0, ino);
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn what_fails_or_is_given_up_leaves_the_file_that_was_there() {
+    let overwrite = |fixture: &Fixture, ino| {
+        let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        fh
+    };
+    let failed = fixture();
+    let ino = failed.file("f", b"old");
+    let fh = overwrite(&failed, ino);
+    failed.faults.fail_commit.store(true, Ordering::Relaxed);
+    assert_eq!(fault(failed.close(fh)), Fault::Io);
+    assert_eq!(failed.content("f"), b"old");
+    assert_eq!(failed.names(), ["f"]);
+
+    let ended = fixture();
+    let ino = ended.file("f", b"old");
+    overwrite(&ended, ino);
+    ended.vfs.finish(LIMIT);
+    assert_eq!(std::fs::read(ended.dir.path().join("f")).unwrap(), b"old");
+    assert_eq!(ended.names(), ["f"]);
+
+    let rewritten = fixture();
+    let ino = rewritten.file("f", b"old");
+    let fh = overwrite(&rewritten, ino);
+    assert_eq!(fault(rewritten.write(fh, 1, b"?")), Fault::NotSupported);
+    assert_eq!(fault(rewritten.close(fh)), Fault::NotSupported);
+    assert_eq!(rewritten.content("f"), b"old");
+    assert_eq!(rewritten.names(), ["f"]);
+}
+
+#[test]
+fn a_file_that_is_removed_or_renamed_while_it_is_written_over_leaves_nothing_behind() {
+    let ctx = Ctx::daemon();
+    let fixture = fixture();
+    for name in ["removed", "renamed"] {
+        let ino = fixture.file(name, b"old");
+        let fh = fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        if name == "removed" {
+            fixture.vfs.unlink(&ctx, Ino::ROOT, OsStr::new(name)).unwrap();
+        } else {
+            let (from, to) = (OsStr::new(name), OsStr::new("other"));
+            fixture.vfs.rename(&ctx, Ino::ROOT, from, Ino::ROOT, to, 0).unwrap();
+        }
+        fixture.close(fh).unwrap();
+    }
+    assert_eq!(fixture.content("other"), b"new");
+    assert_eq!(fixture.names(), ["other"]);
+}
+
+#[test]
+fn a_file_removed_while_its_new_version_is_completed_stays_removed() {
+    let fixture = fixture();
+    let ino = fixture.file("f", b"old");
+    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.write(fh, 0, b"new").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    // A close that is interrupted goes on, and waits at the gate.
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert_eq!(fault(fixture.vfs.flush(&Ctx::new(0, 0, 1, &cancel), fh)), Fault::Interrupted);
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    drop(gate);
+    fixture.vfs.release(fh).unwrap();
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_complete_cannot_be_appended_to() {
     let fixture = fixture();
     let ctx = Ctx::daemon();
@@ -586,12 +669,13 @@ fn a_mode_that_is_set_while_a_file_is_written_stays() {
     fixture.write(fh, 0, b"x").unwrap();
     fixture.close(fh).unwrap();
     assert_eq!(fixture.find("f").unwrap().1.mode, 0o4750);
-    // Somebody else than the superuser writes another content.
-    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    // Somebody else than the superuser empties it, and writes another content.
+    let cancel = Cancel::new();
+    let other = Ctx::new(1000, 1000, 1, &cancel);
+    let fh = fixture.vfs.open(&other, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
     assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
     assert_eq!(fixture.set(ino, &mode).mode, 0o4750);
-    let cancel = Cancel::new();
-    fixture.vfs.write(&Ctx::new(1000, 1000, 1, &cancel), fh, 0, b"y").unwrap();
+    fixture.vfs.write(&other, fh, 0, b"y").unwrap();
     fixture.close(fh).unwrap();
     assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
 }
@@ -680,6 +764,10 @@ impl FileWriter for FaultyWriter {
         self.inner.commit(ctx)
     }
 
+    fn can_move(&self) -> bool {
+        self.inner.can_move()
+    }
+
     fn renamed(&mut self, to: &FsPath) {
         self.inner.renamed(to);
     }
@@ -719,6 +807,9 @@ impl FileSystem for Faults {
     }
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
         self.inner.remove_dir(ctx, path)
+    }
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        self.inner.replace(ctx, new, old)
     }
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         self.inner.rename(ctx, from, to, mode)

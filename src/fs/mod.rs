@@ -60,6 +60,12 @@ pub trait FileSystem: Send + Sync {
     /// Removes the empty directory `path`; [`Fault::NotDirectory`] or [`Fault::NotEmpty`] if it is not.
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()>;
 
+    /// Puts the complete file `new` in the place of the file `old`, in one step for every reader, with what was set
+    /// on that one: owner, group, mode, extended attributes and whatever else the backend keeps with a file, but
+    /// for times. What this user may not set is left out. Where there is no `old`, this is a rename. Returns the
+    /// attributes that `old` has then. [`Fault::IsDirectory`] if `old` is one.
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr>;
+
     /// Moves `from` to `to` with the meaning of rename(2).
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()>;
 
@@ -118,6 +124,9 @@ pub trait FileWriter: Send {
     /// Completes the file: on success every client sees it with all its bytes. Called at most once;
     /// after a failure the writer can only be dropped.
     fn commit(&mut self, ctx: &Ctx) -> Result<Attr>;
+
+    /// Whether the file can be renamed while it is being written.
+    fn can_move(&self) -> bool;
 
     /// The file was renamed through this mount while it is being written.
     fn renamed(&mut self, to: &FsPath);

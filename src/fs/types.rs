@@ -96,7 +96,7 @@ pub struct DirEntry {
 pub struct CreateOptions {
     /// Permission bits, umask applied already.
     pub mode: u32,
-    /// Put the new file in the place of one that exists, which is gone then.
+    /// Put the new file in the place of one that exists, which is gone then with all that was set on it.
     pub replace: bool,
 }
 

@@ -8,7 +8,9 @@ use nix::unistd::User;
 use super::Failure;
 use crate::backend::alluxio::AlluxioOptions;
 use crate::backend::alluxio::Authentication;
+use crate::backend::alluxio::EndOfLife;
 use crate::backend::alluxio::HostPort;
+use crate::backend::alluxio::Lifetime;
 use crate::backend::alluxio::LocationPolicy;
 use crate::backend::alluxio::MetadataLoad;
 use crate::backend::alluxio::OwnerPolicy;
@@ -56,6 +58,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         replication_max: count(config, &keys::USER_REPLICATION_MAX),
         replication_durable: count(config, &keys::USER_REPLICATION_DURABLE),
         persistence_wait: config.optional_duration(&keys::USER_PERSISTENCE_WAIT),
+        lifetime: lifetime(config),
         write_tier: count(config, &keys::USER_WRITE_TIER),
         reserved_bytes: Some(config.bytes(&keys::USER_RESERVED_BYTES)),
 
@@ -157,6 +160,15 @@ fn authentication(config: &Config) -> Authentication {
         "NOSASL" => Authentication::NoSasl,
         _ => Authentication::Simple,
     }
+}
+
+fn lifetime(config: &Config) -> Lifetime {
+    let end = match config.text(&keys::USER_CREATE_TTL_ACTION) {
+        "DELETE" => EndOfLife::Delete,
+        "DELETE_ALLUXIO" => EndOfLife::DeleteAlluxio,
+        _ => EndOfLife::Free,
+    };
+    Lifetime { limit: config.optional_duration(&keys::USER_CREATE_TTL), end }
 }
 
 fn write_type(config: &Config) -> WriteType {

@@ -377,14 +377,6 @@ fn warn_without_effect(config: &Config) {
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
     }
-    let key = &keys::USER_CREATE_TTL;
-    if config.optional_duration(key).is_some() {
-        log::warn!(
-            "{} ({}) has no effect in this version, files are made to stay",
-            key.name,
-            config.origin(key)
-        );
-    }
 }
 
 /// Every connection and open block is a descriptor.

@@ -91,6 +91,10 @@ impl FileSystem for Shown<dyn FileSystem> {
         self.inner.remove_dir(ctx, path)
     }
 
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        self.inner.replace(ctx, new, old).map(|attr| self.mask.apply(attr))
+    }
+
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         self.inner.rename(ctx, from, to, mode)
     }
@@ -170,6 +174,10 @@ impl FileWriter for ShownWriter {
 
     fn commit(&mut self, ctx: &Ctx) -> Result<Attr> {
         self.inner.commit(ctx).map(|attr| self.mask.apply(attr))
+    }
+
+    fn can_move(&self) -> bool {
+        self.inner.can_move()
     }
 
     fn renamed(&mut self, to: &FsPath) {

@@ -28,6 +28,9 @@ use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Slices;
 
+/// The right to write, as access(2) has it.
+pub(super) const WRITE: u32 = libc::W_OK.cast_unsigned();
+
 /// An open file.
 pub(super) enum OpenFile {
     /// Opened with `O_RDONLY`.
@@ -117,6 +120,8 @@ impl Vfs {
             None => {
                 let attr = self.fs.stat(ctx, &path)?;
                 check_writable(&attr, flags)?;
+                // A file is replaced with the rights to its directory alone: its own count, too.
+                self.fs.access(ctx, &path, WRITE)?;
                 self.resting_stream(path, attr)
             }
         };

@@ -1,19 +1,21 @@
 //! Operations on names: look-up, making, removing, renaming, attributes.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Entry;
 use super::Fh;
 use super::Ino;
 use super::Vfs;
+use super::files::WRITE;
+use super::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FileKind;
 use crate::fs::FsError;
-use crate::fs::FsPath;
 use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
@@ -156,21 +158,23 @@ impl Vfs {
         if from == to {
             return self.fs.stat(ctx, &from).map(drop);
         }
+        for stream in self.streams() {
+            stream.settle(ctx, &from)?;
+        }
         self.fs.rename(ctx, &from, &to, mode)?;
         if let Some(stream) = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino)) {
             stream.removed();
         }
         self.inodes.rename(parent, name, new_parent, new_name);
-        self.move_writers(&from, &to);
+        for stream in self.streams() {
+            stream.renamed(&from, &to);
+        }
         Ok(())
     }
 
-    /// Tells the writers at or below `from` where they are now.
-    fn move_writers(&self, from: &FsPath, to: &FsPath) {
-        let streams: Vec<_> = self.writers.lock().values().map(|writing| writing.stream.clone()).collect();
-        for stream in streams {
-            stream.renamed(from, to);
-        }
+    /// All files that are open for writing.
+    fn streams(&self) -> Vec<Arc<WriteStream>> {
+        self.writers.lock().values().map(|writing| Arc::clone(&writing.stream)).collect()
     }
 
     /// Capacity and use.
@@ -194,6 +198,7 @@ impl Vfs {
         if attr.kind == FileKind::Directory {
             return Err(Fault::IsDirectory.into());
         }
+        self.fs.access(ctx, &path, WRITE)?;
         let stream = self.resting_stream(path, attr);
         stream.truncate(ctx, size)?;
         stream.commit(ctx)?;

@@ -27,11 +27,9 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
-use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
-use crate::fs::XattrMode;
 
 /// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
 /// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
@@ -74,6 +72,9 @@ struct State {
     sparse: bool,
     /// All bytes came through this stream, so that more may follow after a close.
     own: bool,
+    /// A complete file is at `path` that must not be lost: new bytes are written beside it, and take its place when
+    /// they are complete. Not so for the empty one that this stream has made itself.
+    standing: bool,
     /// The processes that opened it.
     openers: SmallVec<[Process; 2]>,
     changed: Timestamp,
@@ -94,6 +95,7 @@ impl State {
             length: 0,
             sparse: false,
             own: !complete,
+            standing: complete,
             openers: SmallVec::new(),
             changed: attr.mtime,
             times: SetAttr::default(),
@@ -145,7 +147,7 @@ enum Start {
     Before,
     /// For a file from nothing, with these attributes.
     Fresh(Attr),
-    /// For a copy at this path, to take the place of the file.
+    /// At this path, to take the place of the file.
     Staged(FsPath),
 }
 
@@ -294,16 +296,23 @@ impl WriteStream {
     ) -> Result<()> {
         let slot = std::mem::replace(&mut state.slot, Slot::Lent);
         let target = state.target().clone();
-        let (mode, kept) = (state.attr.mode, state.written);
+        let (standing, attr, kept) = (state.standing, state.attr.clone(), state.written);
         drop(state);
         let lent = Lent { stream: self };
         let mut start = Start::Before;
         let mut writer = match slot {
             Slot::Idle(writer) => Ok(writer),
-            _ => self.start(ctx, &target, mode, kept).map(|(how, writer)| {
-                start = how;
-                writer
-            }),
+            _ => {
+                let started = if standing {
+                    self.start_beside(ctx, &target, attr.mode, kept)
+                } else {
+                    self.start_anew(ctx, &target, &attr)
+                };
+                started.map(|(how, writer)| {
+                    start = how;
+                    writer
+                })
+            }
         };
         let mut added = 0;
         let result = match &mut writer {
@@ -321,29 +330,45 @@ impl WriteStream {
         self.give_back(next, target, start, added, result)
     }
 
-    /// Starts to write the complete file `path` once more: from nothing in its own place, where it is or becomes
-    /// empty; beside it, with a copy of the `kept` bytes that it has, where they are to stay.
-    fn start(&self, ctx: &Ctx, path: &FsPath, mode: u32, kept: u64) -> Result<(Start, Box<dyn FileWriter>)> {
-        if kept == 0 {
-            // Another content is not what was trusted with the bits.
-            let options = CreateOptions { mode: unprivileged(mode), replace: true };
-            let (attr, writer) = self.fs.create(ctx, path, &options)?;
-            return Ok((Start::Fresh(attr), writer));
-        }
-        let reader = self.fs.open(ctx, path)?;
-        if reader.attr().size != kept {
+    /// Starts to write the file `path`, which this stream has made and which is empty or not complete, once more.
+    fn start_anew(&self, ctx: &Ctx, path: &FsPath, before: &Attr) -> Result<(Start, Box<dyn FileWriter>)> {
+        let options = CreateOptions { mode: before.mode, replace: true };
+        let (attr, writer) = self.fs.create(ctx, path, &options)?;
+        let changed = |before: u32, now: u32| (before != now).then_some(before);
+        let owner = SetAttr {
+            uid: changed(before.uid, attr.uid),
+            gid: changed(before.gid, attr.gid),
+            ..SetAttr::default()
+        };
+        let attr = if owner == SetAttr::default() { attr } else { self.fs.set_attr(ctx, path, &owner)? };
+        Ok((Start::Fresh(attr), writer))
+    }
+
+    /// Starts to write a file that is to take the place of the complete file `path`, with the first `kept` bytes of
+    /// that, which are all that it has, or none.
+    fn start_beside(
+        &self,
+        ctx: &Ctx,
+        path: &FsPath,
+        mode: u32,
+        kept: u64,
+    ) -> Result<(Start, Box<dyn FileWriter>)> {
+        let reader = if kept == 0 { None } else { Some(self.fs.open(ctx, path)?) };
+        if reader.as_ref().is_some_and(|reader| reader.attr().size != kept) {
             return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
         }
         let beside =
             path.parent().expect("a file has a parent").join(&format!(".alluxio-fuse.{}", Uuid::new_v4()))?;
         let (_, mut writer) = self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false })?;
-        let mut offset = 0;
-        while offset < kept {
-            let piece = reader.read_at(ctx, offset, COPY)?;
-            for part in piece.parts() {
-                writer.append(ctx, part)?;
+        if let Some(reader) = reader {
+            let mut offset = 0;
+            while offset < kept {
+                let piece = reader.read_at(ctx, offset, COPY)?;
+                for part in piece.parts() {
+                    writer.append(ctx, part)?;
+                }
+                offset += piece.len() as u64;
             }
-            offset += piece.len() as u64;
         }
         Ok((Start::Staged(beside), writer))
     }
@@ -357,7 +382,7 @@ impl WriteStream {
         result: Result<()>,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        if added > 0 || matches!(start, Start::Fresh(_)) {
+        if added > 0 || !matches!(start, Start::Before) {
             state.touch();
         }
         let mut before = before;
@@ -371,6 +396,7 @@ impl WriteStream {
             Start::Staged(beside) => {
                 before = beside.clone();
                 state.staged = Some(beside);
+                state.own = true;
             }
         }
         state.written += added;
@@ -444,7 +470,7 @@ impl WriteStream {
         let padding = length.saturating_sub(written);
         let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0)
             .and_then(|()| writer.commit(&ctx))
-            .and_then(|attr| self.put_in_place(&ctx).map(|()| attr));
+            .and_then(|attr| self.put_in_place(&ctx, attr));
         // A file that failed is given up before anybody learns of it.
         drop(writer);
         match result {
@@ -464,6 +490,7 @@ impl WriteStream {
         let mut state = self.state.lock();
         state.written = attr.size;
         state.changed = attr.mtime;
+        state.standing |= attr.size > 0;
         // What was set meanwhile, the writer need not know.
         let Attr { mode, uid, gid, .. } = state.attr;
         state.attr = Attr { mode, uid, gid, ..attr };
@@ -533,43 +560,21 @@ impl WriteStream {
         }
     }
 
-    /// What was written beside the file takes its place.
-    fn put_in_place(&self, ctx: &Ctx) -> Result<()> {
-        let (staged, path) = {
+    /// What was written beside the file, complete and with `attr`, takes its place. Nothing does if the file was
+    /// removed meanwhile.
+    fn put_in_place(&self, ctx: &Ctx, attr: Attr) -> Result<Attr> {
+        let (staged, path, gone) = {
             let mut state = self.state.lock();
-            (state.staged.take(), state.path.clone())
+            (state.staged.take(), state.path.clone(), matches!(state.slot, Slot::Gone))
         };
-        let Some(staged) = staged else { return Ok(()) };
-        if let Err(error) = self.carry_attributes(ctx, &path, &staged) {
-            log::warn!("{path} loses attributes as it is written again: {error}");
-        }
-        let placed = self.fs.rename(ctx, &staged, &path, RenameMode::Replace);
-        if placed.is_err()
+        let Some(staged) = staged else { return Ok(attr) };
+        let placed = if gone { Ok(attr) } else { self.fs.replace(ctx, &staged, &path) };
+        if (gone || placed.is_err())
             && let Err(error) = self.fs.remove_file(ctx, &staged)
         {
             log::warn!("{staged} is left behind: {error}");
         }
         placed
-    }
-
-    /// What was set on the file at `path` is set on the one that takes its place, but for times.
-    fn carry_attributes(&self, ctx: &Ctx, path: &FsPath, staged: &FsPath) -> Result<()> {
-        let (present, new) = (self.fs.stat(ctx, path)?, self.fs.stat(ctx, staged)?);
-        let changed = |present: u32, new: u32| (present != new).then_some(present);
-        let change = SetAttr {
-            mode: changed(present.mode, new.mode),
-            uid: changed(present.uid, new.uid),
-            gid: changed(present.gid, new.gid),
-            ..SetAttr::default()
-        };
-        if change != SetAttr::default() {
-            self.fs.set_attr(ctx, staged, &change)?;
-        }
-        for name in self.fs.xattrs(ctx, path)? {
-            let value = self.fs.xattr(ctx, path, &name)?;
-            self.fs.set_xattr(ctx, staged, &name, &value, XattrMode::Set)?;
-        }
-        Ok(())
     }
 
     /// Makes what was written so far durable.
@@ -591,6 +596,7 @@ impl WriteStream {
 
     /// ftruncate(2): to nothing, to the present length, or to more, which is filled with zeros in the end.
     pub(super) fn truncate(self: &Arc<Self>, ctx: &Ctx, size: u64) -> Result<()> {
+        self.drop_privileges(ctx)?;
         let mut state = self.wait_idle(ctx)?;
         let present = state.written.max(state.length);
         if size == present || matches!(state.slot, Slot::Gone) {
@@ -643,6 +649,29 @@ impl WriteStream {
             self.fail(state, FsError::because(Fault::Io, "the mount has ended"));
         }
         idle
+    }
+
+    /// Something was set on the file that the backend keeps and this stream does not know.
+    pub(super) fn keep(&self) {
+        let mut state = self.state.lock();
+        state.standing |= matches!(state.slot, Slot::Complete);
+    }
+
+    /// Before `from` is renamed: completes the file if it is there or below and its writer cannot follow. What is
+    /// written later goes on beside it.
+    pub(super) fn settle(self: &Arc<Self>, ctx: &Ctx, from: &FsPath) -> Result<()> {
+        let concerned = {
+            let state = self.state.lock();
+            matches!(state.slot, Slot::Idle(_) | Slot::Lent) && state.target().starts_with(from)
+        };
+        if !concerned {
+            return Ok(());
+        }
+        let stays = match &self.wait_idle(ctx)?.slot {
+            Slot::Idle(writer) => !writer.can_move(),
+            Slot::Lent | Slot::Complete | Slot::Gone => false,
+        };
+        if stays { self.commit(ctx) } else { Ok(()) }
     }
 
     /// Where the file is.

@@ -41,7 +41,11 @@ impl Vfs {
         if value.len() > VALUE_MAX {
             return Err(Fault::ValueTooLarge.into());
         }
-        self.fs.set_xattr(ctx, &self.path(ino)?, name, value, mode)
+        self.fs.set_xattr(ctx, &self.path(ino)?, name, value, mode)?;
+        if let Some(stream) = self.stream(ino) {
+            stream.keep();
+        }
+        Ok(())
     }
 
     /// Removes the extended attribute `name` of `ino`.

@@ -49,8 +49,16 @@ pub(crate) fn fill(seed: u64, offset: u64, buf: &mut [u8]) {
 
 /// Writes a new file of `size` bytes of the content of `seed`, closed when this returns.
 pub(crate) fn write_file(path: &Path, seed: u64, size: u64) -> std::io::Result<()> {
+    write_to(File::create_new(path)?, seed, size)
+}
+
+/// The same over a file that is there.
+pub(crate) fn overwrite_file(path: &Path, seed: u64, size: u64) -> std::io::Result<()> {
+    write_to(File::options().write(true).truncate(true).open(path)?, seed, size)
+}
+
+fn write_to(mut file: File, seed: u64, size: u64) -> std::io::Result<()> {
     use std::io::Write;
-    let mut file = File::create_new(path)?;
     let mut buf = vec![0; PIECE];
     let mut offset = 0;
     while offset < size {

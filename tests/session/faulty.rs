@@ -160,6 +160,10 @@ impl FileSystem for Faulty {
         self.store.remove_dir(ctx, path)
     }
 
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        self.store.replace(ctx, new, old)
+    }
+
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         self.store.rename(ctx, from, to, mode)
     }

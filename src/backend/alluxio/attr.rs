@@ -62,6 +62,11 @@ pub(super) fn all_may(info: &FileInfo, mask: u32) -> bool {
         && info.acl.as_ref().is_none_or(|acl| acl.entries.is_empty() || is_plain(info))
 }
 
+/// Whether `user` owns it and its mode lets the owner do what `mask` says. False does not mean that they may not.
+pub(super) fn owner_may(info: &FileInfo, user: &str, mask: u32) -> bool {
+    info.owner() == user && (info.mode().cast_unsigned() >> 6) & mask == mask
+}
+
 /// Whether the access control list says no more than the mode: one entry each for owner, group and others.
 fn is_plain(info: &FileInfo) -> bool {
     info.acl.as_ref().is_none_or(|acl| acl.entries.len() <= 3)
@@ -122,6 +127,14 @@ mod tests {
     fn owners_are_looked_up_if_they_are_to_be_those_of_this_host() {
         assert_eq!(owners(OwnerPolicy::SystemUser).shown(&file()), (0, UNKNOWN_ID));
         assert_eq!(owners(OwnerPolicy::Custom { uid: 1, gid: 2 }).shown(&file()), (1, 2));
+    }
+
+    #[test]
+    fn an_owner_may_what_the_mode_says() {
+        let info = FileInfo { mode: Some(0o477), owner: Some("a".to_owned()), ..FileInfo::default() };
+        assert!(owner_may(&info, "a", 4));
+        assert!(!owner_may(&info, "a", 2));
+        assert!(!owner_may(&info, "b", 4));
     }
 
     #[test]

@@ -29,6 +29,8 @@ use super::error::Rpc;
 use super::error::failure;
 use super::incomplete::IncompleteFile;
 use super::options::AlluxioOptions;
+use super::options::EndOfLife;
+use super::options::Lifetime;
 use super::options::MetadataLoad;
 use super::options::RetryTimes;
 use super::options::SyncInterval;
@@ -74,13 +76,14 @@ use super::proto::grpc::file::SetAttributePRequest;
 use super::proto::grpc::file::WritePType;
 use super::proto::grpc::file::XAttrUpdateStrategy;
 use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
+use super::replace::Settings;
 use super::retry::Backoff;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 
-/// Files are never deleted by the clock. Left out, this is 0: deletion at the next check.
+/// Files are not deleted by the clock. Left out, this is 0: deletion at the next check.
 const NO_TTL: i64 = -1;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
@@ -122,6 +125,8 @@ pub(super) enum Change {
     OwnersXattrs(HashMap<String, Bytes>, u32),
     /// Removes an extended attribute.
     NoXattr(String),
+    /// Several at once, for the owner.
+    Settings(Box<Settings>),
 }
 
 /// What the under file system has of a file that was written through.
@@ -365,6 +370,7 @@ impl Master {
                 options.xattr = HashMap::from([(name, Bytes::new())]);
                 options.xattr_update_strategy = Some(XAttrUpdateStrategy::DeleteKeys.into());
             }
+            Change::Settings(settings) => set(&mut options, *settings),
         }
         let message = SetAttributePRequest { path: text(path), options: Some(options) };
         self.call(rpc, path, message, |channel, request| async move {
@@ -535,10 +541,16 @@ impl Master {
     /// Options of a call that may make the master load what it finds in the under file system. The time to live is
     /// for what it loads.
     fn loading(&self) -> FileSystemMasterCommonPOptions {
+        let Lifetime { limit, end } = self.options.lifetime;
+        let action = match end {
+            EndOfLife::Free => TtlAction::Free,
+            EndOfLife::DeleteAlluxio => TtlAction::DeleteAlluxio,
+            EndOfLife::Delete => TtlAction::Delete,
+        };
         FileSystemMasterCommonPOptions {
             sync_interval_ms: self.sync_interval_ms(),
-            ttl: Some(NO_TTL),
-            ttl_action: Some(TtlAction::Free.into()),
+            ttl: Some(limit.map_or(NO_TTL, |limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))),
+            ttl_action: Some(action.into()),
             operation_id: None,
         }
     }
@@ -615,6 +627,27 @@ fn text(path: &FsPath) -> Option<String> {
     Some(path.as_str().to_owned())
 }
 
+/// Puts `settings` into the options of a call that changes attributes.
+fn set(options: &mut SetAttributePOptions, settings: Settings) {
+    options.mode = Some(permissions(settings.mode));
+    if !settings.xattrs.is_empty() {
+        options.xattr = settings.xattrs;
+        options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
+    }
+    if let Some((pinned, media)) = settings.pinned {
+        options.pinned = Some(pinned);
+        options.pinned_media = media;
+    }
+    if let Some((min, max)) = settings.replication {
+        options.replication_min = Some(min);
+        options.replication_max = Some(max);
+    }
+    if let (Some((ttl, action)), Some(common)) = (settings.ttl, &mut options.common_options) {
+        common.ttl = Some(ttl);
+        common.ttl_action = Some(action.into());
+    }
+}
+
 /// Alluxio has no set-user-id, set-group-id and sticky bits; they are dropped, as its own client does.
 fn permissions(mode: u32) -> PMode {
     PMode {
@@ -682,12 +715,21 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_or_loads_never_gives_a_time_to_live_and_what_changes_never_names_one() {
+    fn what_makes_or_loads_gives_no_time_to_live_by_default_and_what_changes_never_names_one() {
         let master = master(AlluxioOptions::default());
         for options in [master.creating(), master.loading()] {
             assert_eq!((options.ttl, options.ttl_action()), (Some(-1), TtlAction::Free));
         }
         assert_eq!((master.changing().ttl, master.changing().ttl_action), (None, None));
+    }
+
+    #[test]
+    fn a_time_to_live_is_given_if_the_user_wants_one() {
+        let lifetime = Lifetime { limit: Some(Duration::from_secs(5)), end: EndOfLife::Delete };
+        let master = master(AlluxioOptions { lifetime, ..AlluxioOptions::default() });
+        for options in [master.creating(), master.loading()] {
+            assert_eq!((options.ttl, options.ttl_action()), (Some(5000), TtlAction::Delete));
+        }
     }
 
     #[test]

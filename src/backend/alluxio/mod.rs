@@ -27,6 +27,7 @@ mod options;
 mod primary;
 mod proto;
 mod reader;
+mod replace;
 mod retry;
 mod times;
 mod traffic;
@@ -54,6 +55,7 @@ use parking_lot::Mutex;
 use self::attr::Owners;
 use self::attr::all_may;
 use self::attr::attr;
+use self::attr::owner_may;
 use self::bridge::Bridge;
 use self::connection::Connections;
 use self::data_path::DataPath;
@@ -194,10 +196,19 @@ impl Shared {
         attr
     }
 
-    /// Checks that the login user may read the file `place`, which neither the master nor a worker does. What all may
-    /// costs nothing; for the rest the master is asked, who knows groups and superusers.
+    /// Checks that the login user may read the file `place`, which neither the master nor a worker does.
     async fn check_read(&self, place: &FsPath, info: &FileInfo) -> Result<()> {
-        if all_may(info, 4) { Ok(()) } else { self.master.check_access(place, 4).await }
+        self.check(place, info, 4).await
+    }
+
+    /// Checks that the login user may use `place` in the ways of `mask`. What all or its owner may costs nothing; for
+    /// the rest the master is asked, who knows groups and superusers.
+    async fn check(&self, place: &FsPath, info: &FileInfo, mask: u32) -> Result<()> {
+        if all_may(info, mask) || owner_may(info, &self.options.user, mask) {
+            Ok(())
+        } else {
+            self.master.check_access(place, mask).await
+        }
     }
 
     /// Gives what `ctx` has just made at `place` to the user that the policy says. That it cannot be given away is
@@ -381,6 +392,13 @@ impl FileSystem for AlluxioFs {
         self.shared.bridge.run(ctx, None, self.shared.remove(&place, true))
     }
 
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        let shared = &self.shared;
+        let (new, old) = (shared.place(new)?, shared.place(old)?);
+        let info = shared.bridge.run(ctx, None, shared.replace(&new, &old))?;
+        Ok(shared.attr(&info))
+    }
+
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         let shared = &self.shared;
         let (from, to) = (shared.place(from)?, shared.place(to)?);
@@ -439,7 +457,7 @@ impl FileSystem for AlluxioFs {
         let place = shared.place(path)?;
         shared.bridge.run(ctx, None, async {
             let info = shared.master.get_status(&place).await?;
-            if all_may(&info, mask & 0o7) { Ok(()) } else { shared.master.check_access(&place, mask).await }
+            shared.check(&place, &info, mask & 0o7).await
         })
     }
 

@@ -216,6 +216,8 @@ pub struct AlluxioOptions {
     pub replication_durable: i32,
     /// `alluxio.user.file.persistence.initial.wait.time`; `None` is -1: files are not persisted on their own.
     pub persistence_wait: Option<Duration>,
+    /// `alluxio.user.file.create.ttl`: of what is made, and of what the master loads for this client.
+    pub lifetime: Lifetime,
     /// `alluxio.user.file.write.tier.default`.
     pub write_tier: i32,
     /// `alluxio.user.file.reserved.bytes`; `None` is the block size.
@@ -305,6 +307,26 @@ pub enum SyncInterval {
     AtMost(Duration),
 }
 
+/// How long files live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// From their creation; `None` for ever.
+    pub limit: Option<Duration>,
+    /// What comes then.
+    pub end: EndOfLife,
+}
+
+/// `alluxio.user.file.create.ttl.action`: what the master does with a file whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOfLife {
+    /// Its blocks leave the workers; a persisted file can still be read.
+    Free,
+    /// It leaves Alluxio, and stays in the under file system.
+    DeleteAlluxio,
+    /// It is removed everywhere.
+    Delete,
+}
+
 /// A back-off: sleeps that double from `base` to `max`, until `total` has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryTimes {
@@ -354,6 +376,7 @@ impl Default for AlluxioOptions {
             replication_max: -1,
             replication_durable: 1,
             persistence_wait: Some(Duration::ZERO),
+            lifetime: Lifetime { limit: None, end: EndOfLife::Free },
             write_tier: 0,
             reserved_bytes: None,
 

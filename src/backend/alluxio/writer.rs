@@ -246,6 +246,14 @@ impl FileWriter for Writer {
         Ok(self.attr.clone())
     }
 
+    /// A stream into the under file system keeps the name that it began with.
+    fn can_move(&self) -> bool {
+        match self.shared.options.write_type {
+            WriteType::MustCache | WriteType::AsyncThrough => true,
+            WriteType::Through | WriteType::CacheThrough => false,
+        }
+    }
+
     fn renamed(&mut self, to: &FsPath) {
         match self.shared.place(to) {
             Ok(path) => {

@@ -7,6 +7,7 @@
 
 mod listing;
 mod reader;
+mod replace;
 mod writer;
 mod xattrs;
 
@@ -204,6 +205,10 @@ impl FileSystem for LocalFs {
     fn remove_dir(&self, _ctx: &Ctx, path: &FsPath) -> Result<()> {
         let (dir, name) = self.store.place(path)?;
         unlinkat(&dir, name, UnlinkatFlags::RemoveDir).map_err(translate)
+    }
+
+    fn replace(&self, _ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        replace::replace(&self.store, new, old)
     }
 
     fn rename(&self, _ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {

@@ -111,6 +111,10 @@ impl FileWriter for LocalWriter {
         self.attr()
     }
 
+    fn can_move(&self) -> bool {
+        true
+    }
+
     fn renamed(&mut self, to: &FsPath) {
         self.path = to.clone();
     }
