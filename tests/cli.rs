@@ -276,7 +276,7 @@ fn names_with_blanks_are_mounted_listed_and_unmounted() {
 
 #[test]
 fn a_mount_in_the_foreground_logs_to_the_terminal_and_ends_by_each_signal() {
-    for sent in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for sent in [Signal::SIGTERM, Signal::SIGINT] {
         let place = Place::new();
         let mut command = place.command(&["mount", "-n", &place.text("mnt"), &place.store()]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -370,21 +370,155 @@ fn a_mount_point_of_somebody_else_is_refused() {
 }
 
 #[test]
-fn a_mount_point_that_is_taken_is_refused_naming_the_process() {
+fn a_second_mount_takes_the_place_of_the_first() {
     let place = Place::new();
     place.mount(&[]);
     let pid = place.pid();
     let done = place.run(&["mount", &place.text("mnt"), &place.store()]);
-    assert_eq!(done.code, Some(1));
-    let cure = format!("run `alluxio-fuse unmount {}` first", place.text("mnt"));
-    for part in [format!("already mounted by process {pid}"), cure] {
-        assert!(done.err.contains(&part), "{done:?}");
-    }
-    fs::write(place.path("mnt/still"), "works").unwrap();
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains(&format!("Unmount fuse at {} (PID:{pid}).\n", place.text("mnt"))), "{done:?}");
+    assert_ne!(place.pid(), pid);
+    assert!(!is_running(pid));
+    fs::write(place.path("mnt/file"), "works").unwrap();
+    assert_eq!(place.run(&["unmount", &place.text("mnt")]).code, Some(0));
+    assert!(!place.is_mounted(), "nothing is below it");
 }
 
 #[test]
-fn of_two_commands_at_once_one_mounts() {
+fn the_flags_of_the_java_process_mount_in_the_foreground() {
+    let place = Place::new();
+    let mut command = place.command(&["-m", &place.text("mnt"), "-u", &place.text("store"), "-o", "ro"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    assert!(fs::write(place.path("mnt/file"), "data").is_err(), "it is mounted read-only");
+    signal(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!place.is_mounted());
+    for (words, part) in [(["-u", "s3://bucket"], "alluxio fs mount"), (["-x", "y"], "Usage")] {
+        let done = place.run(&[&["-m", &place.text("mnt")][..], &words].concat());
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.err.contains(part) && done.err.contains(words[1].trim_end_matches('y')), "{done:?}");
+        assert!(!place.is_mounted());
+    }
+}
+
+#[test]
+fn mount_mounts_it_by_its_type() {
+    let place = Place::new();
+    // As if it were installed: mount(8) looks in no other directories than those of the system.
+    let script = "mount -t tmpfs none /usr/local/bin && ln -s \"$0\" /usr/local/bin/alluxio-fuse \
+                  && mount -t fuse.alluxio-fuse -o _netdev,nofail,allow_other,attr_timeout=7 \"$1\" \"$2\" \
+                  && grep \"$2\" /proc/self/mountinfo && echo works > \"$2/file\" && umount \"$2\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, PROGRAM, &place.store(), &place.text("mnt")]);
+    command.env("ALLUXIO_LOGS_DIR", place.path("logs")).env("ALLUXIO_CONF_DIR", place.path("conf"));
+    let done = finish(command);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains(" fuse.alluxio-fuse ") && done.out.contains("allow_other"), "{done:?}");
+    assert_eq!(fs::read_to_string(place.path("store/file")).unwrap(), "works\n");
+    wait_for("the end of the daemon", || place.processes().is_empty());
+}
+
+#[test]
+fn a_container_gives_properties_by_its_variables() {
+    let place = Place::new();
+    let mut command = place.command(&["fuse", "--fuse-opts=ro,attr_timeout=7"]);
+    command.env("ALLUXIO_FUSE_FS_NAME", "in-a-container").env("MOUNT_POINT", place.text("mnt"));
+    command.env("ALLUXIO_PATH", place.store());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(&place.text("mnt"))).unwrap();
+    assert!(line.contains(" fuse.in-a-container in-a-container ") && line.contains(" ro,"), "{line}");
+    signal(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn without_a_terminal_a_hangup_opens_the_log_again_and_a_quit_tells_the_state() {
+    let place = Place::new();
+    place.mount(&[]);
+    let pid = place.pid();
+    fs::rename(place.path("logs/fuse.log"), place.path("logs/moved")).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGHUP).unwrap();
+    wait_for("a new log", || place.path("logs/fuse.log").exists() && place.log().contains("HUP"));
+    let open = fs::File::create(place.path("mnt/file")).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGQUIT).unwrap();
+    wait_for("the state", || place.log().contains("1 open files and directories"));
+    drop(open);
+    assert!(is_running(pid) && place.is_mounted());
+}
+
+#[test]
+fn the_process_is_in_its_pid_file_while_it_serves() {
+    let place = Place::new();
+    place.mount(&["--pid-file", &place.text("pid")]);
+    assert_eq!(fs::read_to_string(place.path("pid")).unwrap(), format!("{}\n", place.pid()));
+    assert_eq!(place.run(&["unmount", &place.text("mnt")]).code, Some(0));
+    assert!(!place.path("pid").exists());
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_mount_answers_and_when_it_ends() {
+    let place = Place::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut command = place.command(&["mount", "-n", &place.text("mnt"), &place.store()]);
+    command.env("NOTIFY_SOCKET", place.path("notify")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let told = || {
+        let mut text = [0; 1000];
+        let len = socket.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..len]).into_owned()
+    };
+    let ready = told();
+    assert!(ready.contains("READY=1") && ready.contains(&format!("MAINPID={}", child.id())), "{ready}");
+    assert!(ready.contains(&format!("is mounted at {}", place.text("mnt"))), "{ready}");
+    assert!(place.is_mounted());
+    signal(&child, Signal::SIGTERM);
+    assert!(told().contains("STOPPING=1"));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn settings_are_shown_with_their_sources() {
+    let place = Place::new();
+    fs::write(place.path("conf/alluxio-site.properties"), "alluxio.user.block.size.bytes.default=4MB\n")
+        .unwrap();
+    let done = place.run(&["config", "--offline", "-o", "alluxio.fuse.debug.enabled=true"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let site = format!(
+        "alluxio.user.block.size.bytes.default=4MB ({}:1)\n",
+        place.text("conf/alluxio-site.properties")
+    );
+    for line in [
+        site.as_str(),
+        "alluxio.fuse.debug.enabled=true (command line)\n",
+        "alluxio.master.hostname=(not set)",
+    ] {
+        assert!(done.out.contains(line), "{done:?}");
+    }
+    let done = place.run(&["config", "--offline", "alluxio.worker.fuse.mount.point"]);
+    assert_eq!((done.code, done.out.lines().count()), (Some(0), 1), "an old name will do: {done:?}");
+    let done = place.run(&["config", "--offline", "alluxio.no.such.property"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("alluxio.no.such.property"), "{done:?}");
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = place.run(&["completions", shell]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert!(done.out.contains("unmount") && done.out.contains("pid-file"), "{shell}");
+    }
+}
+
+#[test]
+fn of_commands_at_once_one_mounts_in_the_end() {
     let place = Place::new();
     let start = || {
         let mut command = place.command(&["mount", &place.text("mnt"), &place.store()]);
@@ -392,7 +526,7 @@ fn of_two_commands_at_once_one_mounts() {
     };
     let children = [start(), start(), start()];
     let codes = children.map(|child| child.wait_with_output().unwrap().status.code());
-    assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 1, "{codes:?}");
+    assert!(codes.contains(&Some(0)), "{codes:?}");
     assert_eq!(place.processes().len(), 1);
     fs::write(place.path("mnt/file"), "works").unwrap();
 }
@@ -672,7 +806,11 @@ fn open_files_are_waited_for_as_long_as_the_property_says() {
     for part in [format!("Failed to kill fuse process [{pid}] after 0 seconds."), "umount -f".to_owned()] {
         assert!(done.err.contains(&part), "{done:?}");
     }
+    let user = format!("{} is open in process {} (", place.text("mnt/file"), std::process::id());
+    assert!(done.err.contains(&user), "{done:?}");
     wait_for("the note in the log", || place.log().contains("Waiting for all in progress file read/write"));
+    let refused = fs::File::open(place.path("mnt")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EBUSY), "nothing more is opened");
     open.write_all(b"written meanwhile").unwrap();
     drop(open);
     wait_for("the end of the daemon", || !is_running(pid));

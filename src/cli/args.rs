@@ -21,6 +21,66 @@ pub(super) enum Command {
     Unmount(UnmountArgs),
     /// List the mounts of this machine
     Stat,
+    /// Show what the settings are, and where each comes from
+    Config(ConfigArgs),
+    /// Mount in the foreground, as the entry point of a container
+    ///
+    /// Each variable ALLUXIO_<NAME> stands for the property alluxio.<name>, as in Alluxio's own image.
+    Fuse(FuseArgs),
+    /// Print a script that completes this command's words in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// The directory, which must exist
+        dir: std::path::PathBuf,
+    },
+    /// Print the reference page of properties
+    #[command(hide = true)]
+    Properties,
+}
+
+impl Arguments {
+    /// Arguments of `mount` that nobody gave.
+    pub(super) fn mount() -> MountArgs {
+        match Self::try_parse_from(["alluxio-fuse", "mount"]) {
+            Ok(Self { command: Command::Mount(args) }) => args,
+            other => unreachable!("`mount` needs no arguments: {other:?}"),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigArgs {
+    /// Options as they would be given to `mount`
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    pub(super) options: Vec<String>,
+
+    /// Do not ask the master for the cluster's settings
+    #[arg(long)]
+    pub(super) offline: bool,
+
+    /// Show these properties only
+    #[arg(value_name = "PROPERTY")]
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FuseArgs {
+    /// Mount options and properties, comma separated
+    #[arg(long, value_name = "OPTIONS")]
+    pub(super) fuse_opts: Vec<String>,
+
+    /// Directory to mount at, or else the variable MOUNT_POINT, or the property alluxio.fuse.mount.point
+    #[arg(value_name = "MOUNT_POINT", env = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+
+    /// Path of Alluxio to show, or else the variable ALLUXIO_PATH, or the property alluxio.fuse.mount.alluxio.path
+    #[arg(value_name = "PATH", env = "ALLUXIO_PATH")]
+    pub(super) path: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -40,6 +100,10 @@ pub(super) struct MountArgs {
     #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 180,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) timeout: u64,
+
+    /// Keep the number of the process that serves the mount in this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<std::path::PathBuf>,
 
     /// For the process that serves a mount in the background
     #[arg(long, hide = true)]

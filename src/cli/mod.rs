@@ -2,9 +2,12 @@
 //! scripts look for them. Knows nothing of how a mount works.
 
 mod args;
+mod config;
 mod mount;
+mod pages;
 mod stat;
 mod unmount;
+mod wrappers;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -13,16 +16,60 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::config::Environment;
 use args::Arguments;
 use args::Command;
+use args::FuseArgs;
+use args::MountArgs;
+use wrappers::Wrapper;
+
+/// Exit code of a helper of mount(8) that could not mount.
+const MOUNT_FAILED: u8 = 32;
 
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
-    match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Mount(args) }) => mount::run(&args),
-        Ok(Arguments { command: Command::Unmount(args) }) => unmount::run(&args),
-        Ok(Arguments { command: Command::Stat }) => stat::run(),
-        Err(err) => explain(&err),
+    let words: Vec<_> = std::env::args_os().collect();
+    match wrappers::recognize(&words) {
+        Some(Ok(wrapper)) => run_wrapper(wrapper),
+        Some(Err(err)) => explain(&err),
+        None => match Arguments::try_parse_from(words) {
+            Ok(arguments) => run(arguments.command),
+            Err(err) => explain(&err),
+        },
+    }
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Mount(args) => mount::run(&args, Environment::of_process()),
+        Command::Fuse(args) => {
+            let FuseArgs { fuse_opts: options, point, path } = args;
+            let args = MountArgs { foreground: true, options, point, path, ..Arguments::mount() };
+            mount::run(&args, Environment::of_container())
+        }
+        Command::Unmount(args) => unmount::run(&args),
+        Command::Stat => stat::run(),
+        Command::Config(args) => config::run(&args),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::manual(&dir),
+        Command::Properties => pages::properties(),
+    }
+}
+
+fn run_wrapper(wrapper: Wrapper) -> ExitCode {
+    match wrapper {
+        Wrapper::Direct(direct) => match direct.into_mount() {
+            Ok(args) => mount::run(&args, Environment::of_process()),
+            Err(problem) => {
+                complain(problem);
+                ExitCode::FAILURE
+            }
+        },
+        Wrapper::Helper(helper) if helper.fake => ExitCode::SUCCESS,
+        Wrapper::Helper(helper) => {
+            let done = mount::run(&helper.into_mount(), Environment::of_process());
+            if done == ExitCode::SUCCESS { done } else { ExitCode::from(MOUNT_FAILED) }
+        }
     }
 }
 

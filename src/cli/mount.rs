@@ -22,16 +22,25 @@ use crate::mount::Plan;
 /// Exit code of a mount in the foreground that failed, as that of Alluxio's.
 const LAUNCH_FAILED: u8 = 255;
 
-pub(super) fn run(args: &MountArgs) -> ExitCode {
+/// How long a mount that is already there may take to end, as with Alluxio's script.
+const PREVIOUS_LIMIT: Duration = Duration::from_secs(120);
+
+/// Mounts with the settings that `environment` gives.
+pub(super) fn run(args: &MountArgs, environment: Environment) -> ExitCode {
     if args.daemon {
-        return run_daemon(args);
+        return run_daemon(args, environment);
     }
-    let plan = match plan(args) {
+    let plan = match plan(args, environment) {
         Ok(plan) => plan,
         Err(failure) => return refuse(args.point.as_deref(), &failure, ExitCode::FAILURE),
     };
     let failed = if args.foreground { ExitCode::from(LAUNCH_FAILED) } else { ExitCode::FAILURE };
     let point = plan.point().display().to_string();
+    match mount::end_previous(&plan, PREVIOUS_LIMIT) {
+        Ok(None) => {}
+        Ok(Some(pid)) => out(format_args!("Unmount fuse at {point} (PID:{pid}).")),
+        Err(failure) => return refuse(Some(&point), &failure, failed),
+    }
     if let Err(failure) = mount::prepare(&plan) {
         return refuse(Some(&point), &failure, failed);
     }
@@ -57,7 +66,7 @@ pub(super) fn run(args: &MountArgs) -> ExitCode {
     }
 }
 
-fn plan(args: &MountArgs) -> Result<Plan, Failure> {
+fn plan(args: &MountArgs, environment: Environment) -> Result<Plan, Failure> {
     let mut properties = command_line_properties(&args.options)?;
     let places = [(&keys::FUSE_MOUNT_POINT, &args.point), (&keys::FUSE_ALLUXIO_PATH, &args.path)];
     for (key, text) in places {
@@ -65,7 +74,7 @@ fn plan(args: &MountArgs) -> Result<Plan, Failure> {
             properties.push((key.name.to_owned(), text.clone()));
         }
     }
-    Plan::new(Config::load(Environment::of_process(), &properties)?)
+    Ok(Plan::new(Config::load(environment, &properties)?)?.with_pid_file(args.pid_file.clone()))
 }
 
 fn welcome(point: &str, logs: &str) {
@@ -89,6 +98,9 @@ fn daemon_arguments(args: &MountArgs, plan: &Plan) -> Vec<OsString> {
         words.push("-o".into());
         words.push(list.into());
     }
+    if let Some(file) = plan.pid_file() {
+        words.extend(["--pid-file".into(), file.into()]);
+    }
     words.push("--".into());
     words.push(plan.point().into());
     words.push(plan.path().into());
@@ -96,7 +108,7 @@ fn daemon_arguments(args: &MountArgs, plan: &Plan) -> Vec<OsString> {
 }
 
 /// The process that stays: what went wrong is told to the command that started it.
-fn run_daemon(args: &MountArgs) -> ExitCode {
+fn run_daemon(args: &MountArgs, environment: Environment) -> ExitCode {
     let handshake = match Handshake::take() {
         Ok(handshake) => handshake,
         Err(err) => {
@@ -105,7 +117,7 @@ fn run_daemon(args: &MountArgs) -> ExitCode {
         }
     };
     let launch = Launch::Command(handshake);
-    match plan(args).and_then(|plan| mount::serve(plan, &launch)) {
+    match plan(args, environment).and_then(|plan| mount::serve(plan, &launch)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             complain(&failure);

@@ -51,8 +51,8 @@ fn end(args: &UnmountArgs) -> Result<(PathBuf, PathBuf, Outcome), Failure> {
     Ok((point, logs, outcome))
 }
 
-fn report(args: &UnmountArgs, point: &Path, logs: &Path, outcome: &Outcome) -> ExitCode {
-    let point = point.display();
+fn report(args: &UnmountArgs, path: &Path, logs: &Path, outcome: &Outcome) -> ExitCode {
+    let point = path.display();
     match outcome {
         Outcome::Ended { pid } => {
             out(format_args!("Unmount fuse at {point} (PID:{pid})."));
@@ -92,6 +92,7 @@ fn report(args: &UnmountArgs, point: &Path, logs: &Path, outcome: &Outcome) -> E
                 timeout = keys::FUSE_UMOUNT_TIMEOUT.name,
                 logs = logs.join(LOG_FILE).display(),
             ));
+            mount::users(path).iter().for_each(complain);
             ExitCode::FAILURE
         }
     }

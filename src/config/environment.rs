@@ -6,6 +6,21 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 
+/// Variables that Alluxio's own image does not take for properties either.
+const NO_PROPERTIES: [&str; 11] = [
+    "ALLUXIO_CLASSPATH",
+    "ALLUXIO_CONF_DIR",
+    "ALLUXIO_FUSE_ATTACH_OPTS",
+    "ALLUXIO_FUSE_JAVA_OPTS",
+    "ALLUXIO_HOME",
+    "ALLUXIO_JARS",
+    "ALLUXIO_JAVA_OPTS",
+    "ALLUXIO_LOGS_DIR",
+    "ALLUXIO_PATH",
+    "ALLUXIO_USER_JAVA_OPTS",
+    "ALLUXIO_USER_LOGS_DIR",
+];
+
 /// The surroundings that settings come from.
 #[derive(Clone, Debug)]
 pub struct Environment {
@@ -13,6 +28,8 @@ pub struct Environment {
     home: Option<PathBuf>,
     user: String,
     uid: u32,
+    /// Whether every variable `ALLUXIO_NAME` stands for the property `alluxio.name`.
+    container: bool,
 }
 
 impl Environment {
@@ -26,7 +43,33 @@ impl Environment {
             home: home.or_else(|| account.as_ref().map(|account| account.dir.clone())),
             user: account.map_or_else(|| uid.to_string(), |account| account.name),
             uid: uid.as_raw(),
+            container: false,
         }
+    }
+
+    /// Those of this process, which is the entry point of a container: each variable `ALLUXIO_NAME` stands for the
+    /// property `alluxio.name`.
+    pub fn of_container() -> Self {
+        Self { container: true, ..Self::of_process() }
+    }
+
+    /// Properties that variables stand for, by name of the variable; none outside a container. Those that are no UTF-8
+    /// are left out, as no property is meant by them.
+    pub(super) fn properties(&self) -> Vec<(String, String, String)> {
+        if !self.container {
+            return Vec::new();
+        }
+        let mut properties: Vec<_> = self
+            .variables
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)))
+            .filter(|(name, _)| name.starts_with("ALLUXIO_") && !NO_PROPERTIES.contains(name))
+            .map(|(name, value)| {
+                (name.to_owned(), name.to_ascii_lowercase().replace('_', "."), value.to_owned())
+            })
+            .collect();
+        properties.sort();
+        properties
     }
 
     /// Made up, for tests: variables, a home and the user `tester`, who is not root.
@@ -37,6 +80,7 @@ impl Environment {
             home: Some(home.to_owned()),
             user: "tester".to_owned(),
             uid: 1234,
+            container: false,
         }
     }
 
@@ -50,6 +94,12 @@ impl Environment {
                 None => Err(ConfigError::new(format!("environment variable {name} is not valid UTF-8"))),
             },
         }
+    }
+
+    /// The same surroundings, as a container's.
+    #[cfg(test)]
+    pub(super) fn in_container(self) -> Self {
+        Self { container: true, ..self }
     }
 
     /// The user's home.

@@ -4,6 +4,7 @@
 //! Sources, weakest first: built-in defaults, the cluster's defaults, `alluxio-site.properties`, `-D` and the
 //! variables that stand for one, the command line. Values may refer to others by `${key}`.
 
+mod effective;
 mod environment;
 mod error;
 mod java_opts;
@@ -15,6 +16,7 @@ mod source;
 mod units;
 mod value;
 
+pub use effective::Effective;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use keys::Key;
@@ -86,6 +88,7 @@ impl Config {
             config.put(name, text, Source::Runtime, Origin::CommandLine);
         }
         config.put_site_file()?;
+        config.put_container_properties();
         config.read_values()?;
         Ok(config)
     }
@@ -241,13 +244,13 @@ impl Config {
     fn put_system_properties(&mut self) -> Result<(), ConfigError> {
         let environment = self.environment.clone();
         if let Some(home) = environment.variable("ALLUXIO_HOME")? {
-            let variable = || Origin::Variable("ALLUXIO_HOME");
+            let variable = || Origin::Variable("ALLUXIO_HOME".into());
             self.put(keys::CONF_DIR.name, &format!("{home}/conf"), Source::SystemProperty, variable());
             self.put(keys::LOGS_DIR.name, &format!("{home}/logs"), Source::SystemProperty, variable());
         }
         for (variable, key) in SHORTCUTS {
             if let Some(text) = environment.variable(variable)? {
-                self.put(key.name, text, Source::SystemProperty, Origin::Variable(variable));
+                self.put(key.name, text, Source::SystemProperty, Origin::Variable(variable.into()));
             }
         }
         for variable in ["ALLUXIO_JAVA_OPTS", "ALLUXIO_FUSE_JAVA_OPTS"] {
@@ -255,7 +258,7 @@ impl Config {
             let pairs = java_opts::system_properties(text)
                 .map_err(|problem| ConfigError::new(format!("environment variable {variable}: {problem}")))?;
             for (name, text) in pairs {
-                self.put(&name, &text, Source::SystemProperty, Origin::Variable(variable));
+                self.put(&name, &text, Source::SystemProperty, Origin::Variable(variable.into()));
             }
         }
         Ok(())
@@ -282,6 +285,13 @@ impl Config {
         }
         self.notes.push((Level::Info, format!("configuration file {} loaded", path.display())));
         Ok(())
+    }
+
+    /// They stand in for lines of the site file, which Alluxio's image appends them to.
+    fn put_container_properties(&mut self) {
+        for (variable, name, text) in self.environment.properties() {
+            self.put(&name, &text, Source::SiteProperty, Origin::Variable(variable.into()));
+        }
     }
 
     fn find_site_file(&mut self) -> Result<Option<(PathBuf, Vec<u8>)>, ConfigError> {

@@ -1,5 +1,6 @@
 //! Where a setting came from, which decides who wins, and how to say it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ pub enum Origin {
     /// A line of a property file.
     File(PathBuf, usize),
     /// An environment variable.
-    Variable(&'static str),
+    Variable(Cow<'static, str>),
     /// `-o` or a positional argument.
     CommandLine,
 }

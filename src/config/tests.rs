@@ -235,3 +235,42 @@ fn negative_times_mean_never() {
     assert_eq!(config.optional_duration(&keys::USER_CREATE_TTL), Some(Duration::from_secs(3600)));
     assert_eq!(config.optional_duration(&keys::USER_SYNC_INTERVAL), None);
 }
+
+#[test]
+fn variables_of_a_container_stand_for_properties() {
+    let variables = [
+        ("ALLUXIO_USER_FILE_WRITETYPE_DEFAULT", "THROUGH"),
+        ("ALLUXIO_MASTER_RPC_PORT", "7"),
+        ("ALLUXIO_JAVA_OPTS", "-Dalluxio.master.rpc.port=8"),
+    ];
+    let home = home("alluxio.user.file.writetype.default=MUST_CACHE");
+    let load = |environment| Config::load(environment, &[]).unwrap();
+    let config = load(Environment::made_up(&variables, home.path()).in_container());
+    assert_eq!(config.text(&keys::USER_WRITE_TYPE), "THROUGH");
+    assert_eq!(config.int(&keys::MASTER_RPC_PORT), 8, "a -D is stronger");
+    let origin = config.origin(&keys::USER_WRITE_TYPE).to_string();
+    assert!(origin.contains("ALLUXIO_USER_FILE_WRITETYPE_DEFAULT"), "{origin}");
+    let config = load(Environment::made_up(&variables, home.path()));
+    assert_eq!(config.text(&keys::USER_WRITE_TYPE), "MUST_CACHE", "not outside a container");
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
+    let site = "alluxio.user.block.size.bytes.default=4MB\naws.secretKey=a\nalluxio.x.secret=b\nalluxio.y=c";
+    let config = load(site, &[], &[("alluxio.fuse.debug.enabled", "true")]).unwrap();
+    let shown: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
+    let line = |name: &str| {
+        shown.iter().find(|line| line.starts_with(&format!("{name}="))).cloned().unwrap_or_default()
+    };
+    assert!(line("alluxio.user.block.size.bytes.default").contains("=4MB ("));
+    assert!(line("alluxio.user.block.size.bytes.default").contains("alluxio-site.properties:1)"));
+    assert!(
+        line("alluxio.user.file.reserved.bytes")
+            .starts_with("alluxio.user.file.reserved.bytes=4MB (built-in")
+    );
+    assert!(line("alluxio.fuse.debug.enabled").ends_with("=true (command line)"));
+    assert!(line("alluxio.master.hostname").contains("=(not set) ("));
+    assert!(line("alluxio.x.secret").contains("=(hidden) ("));
+    assert!(line("alluxio.y").ends_with("not used by this program)"));
+    assert!(!shown.iter().any(|line| line.contains("aws")));
+}

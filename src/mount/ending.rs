@@ -85,6 +85,7 @@ impl Ending {
             "Unmounting {}. Waiting for all in progress file read/write to finish",
             self.inner.point.display()
         );
+        self.inner.vfs.refuse_opens(true);
         let inner = Arc::clone(&self.inner);
         let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || inner.drain());
         match thread {
@@ -148,6 +149,7 @@ impl Inner {
                     self.point.display(),
                     self.vfs.open_handles()
                 );
+                self.vfs.refuse_opens(false);
                 *phase = Phase::Serving;
                 return;
             }

@@ -12,6 +12,12 @@ pub enum Launch {
 }
 
 impl Launch {
+    /// Whether the process ends with the terminal that it was started from. One in the foreground of a container or of
+    /// a service has none.
+    pub(super) fn is_at_terminal(&self) -> bool {
+        matches!(self, Self::Terminal(_)) && std::fs::File::open("/dev/tty").is_ok()
+    }
+
     /// Tells that it gets serious.
     pub(super) fn mounting(&self) {
         match self {

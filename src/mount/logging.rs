@@ -17,6 +17,8 @@ use log::LevelFilter;
 use log::Record;
 
 use super::Failure;
+use super::log_file;
+use super::log_file::LogFile;
 
 /// Name of the log in the directory of logs.
 pub const LOG_FILE: &str = "fuse.log";
@@ -25,27 +27,40 @@ pub const OUT_FILE: &str = "fuse.out";
 
 /// Opens the file `name` in `dir` for appending. Both are made, for this user only, if they are missing.
 pub(super) fn open(dir: &Path, name: &str) -> Result<File, Failure> {
-    let path = dir.join(name);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&path))
-        .map_err(|err| {
-            Failure::new(format!(
-                "cannot write {}: {err}; set ALLUXIO_LOGS_DIR or alluxio.logs.dir to a directory that you can write",
-                path.display()
-            ))
-        })
+    make_dir(dir).and_then(|()| open_file(&dir.join(name))).map_err(|err| cannot_write(dir, name, &err))
+}
+
+/// Opens the log in `dir` in the same way.
+pub(super) fn open_log(dir: &Path) -> Result<LogFile, Failure> {
+    make_dir(dir)
+        .and_then(|()| LogFile::open(&dir.join(LOG_FILE), log_file::LIMITS))
+        .map_err(|err| cannot_write(dir, LOG_FILE, &err))
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Opens `path` for appending; made for this user only if it is missing.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+fn cannot_write(dir: &Path, name: &str, err: &io::Error) -> Failure {
+    Failure::new(format!(
+        "cannot write {}: {err}; set ALLUXIO_LOGS_DIR or alluxio.logs.dir to a directory that you can write",
+        dir.join(name).display()
+    ))
 }
 
 /// Sends what is logged from now on to `file`, and to the terminal if asked. Only the first call of a process counts.
-pub(super) fn start(file: File, terminal: bool, debug: bool) {
+pub(super) fn start(file: LogFile, terminal: bool, debug: bool) {
     let own = if debug { LevelFilter::Debug } else { LevelFilter::Info };
+    let pid = std::process::id();
     let outcome = Builder::new()
         .filter_level(LevelFilter::Warn)
         .filter_module("alluxio_fuse", own)
-        .format(|out, record| out.write_all(line(SystemTime::now(), record).as_bytes()))
+        .format(move |out, record| out.write_all(line(SystemTime::now(), pid, record).as_bytes()))
         .target(Target::Pipe(Box::new(Sink { file, terminal })))
         .try_init();
     if outcome.is_err() {
@@ -53,9 +68,9 @@ pub(super) fn start(file: File, terminal: bool, debug: bool) {
     }
 }
 
-/// Where lines go. Each comes in one piece and leaves in one write, so that those of several processes do not mix.
+/// Where lines go. Each comes in one piece.
 struct Sink {
-    file: File,
+    file: LogFile,
     terminal: bool,
 }
 
@@ -65,8 +80,7 @@ impl Write for Sink {
             // A terminal that is gone is no reason to stop logging.
             drop(io::stderr().write_all(line));
         }
-        self.file.write_all(line)?;
-        Ok(line.len())
+        self.file.write(line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -74,10 +88,11 @@ impl Write for Sink {
     }
 }
 
-/// `2021-08-30 12:07:52,489 ERROR Name - message`.
-fn line(now: SystemTime, record: &Record<'_>) -> String {
+/// `2021-08-30 12:07:52,489 ERROR Name[4711] - message`: the layout of Alluxio's log4j, and the process, by which the
+/// lines of mounts that share a file are told apart.
+fn line(now: SystemTime, pid: u32, record: &Record<'_>) -> String {
     let name = record.target().rsplit("::").next().unwrap_or_default();
-    format!("{} {:<5} {name} - {}\n", timestamp(now), record.level(), record.args())
+    format!("{} {:<5} {name}[{pid}] - {}\n", timestamp(now), record.level(), record.args())
 }
 
 fn timestamp(now: SystemTime) -> String {
@@ -122,9 +137,9 @@ mod tests {
         let args = format_args!("failed to look {}", "up");
         let record =
             Record::builder().args(args).level(Level::Info).target("alluxio_fuse::mount::unmount").build();
-        let text = line(now, &record);
+        let text = line(now, 4711, &record);
         let (time, rest) = text.split_at(23);
-        assert_eq!(rest, " INFO  unmount - failed to look up\n");
+        assert_eq!(rest, " INFO  unmount[4711] - failed to look up\n");
         assert!(time.ends_with(":07:52,489") || time.ends_with(":52,489"), "{time}");
         let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00 00:00:00,000");

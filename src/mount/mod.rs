@@ -6,14 +6,18 @@ mod background;
 mod ending;
 mod failure;
 mod launch;
+mod log_file;
 mod logging;
+mod pid_file;
 mod point;
 mod process;
 mod registry;
 mod shown_as;
 mod signals;
+mod systemd;
 mod table;
 mod unmount;
+mod users;
 
 pub use background::Handshake;
 pub use failure::Failure;
@@ -28,6 +32,8 @@ pub use table::TYPE;
 pub use unmount::Outcome;
 pub use unmount::kill;
 pub use unmount::unmount;
+pub use users::User;
+pub use users::users;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -61,10 +67,13 @@ use crate::vfs;
 use crate::vfs::Vfs;
 use crate::vfs::VfsOptions;
 use ending::Ending;
+use log_file::Reopen;
+use pid_file::PidFile;
 use point::Conditions;
 use point::State;
 use shown_as::Mask;
 use shown_as::shown_as;
+use signals::Caught;
 use signals::CaughtSignals;
 
 /// How long files that are being written may take to be completed when the mount ends.
@@ -77,6 +86,7 @@ pub struct Plan {
     point: PathBuf,
     root: Root,
     logs: PathBuf,
+    pid_file: Option<PathBuf>,
 }
 
 /// What a mount shows.
@@ -115,7 +125,14 @@ impl Plan {
         let root = Root::parse(config.text(&keys::FUSE_ALLUXIO_PATH))?;
         let logs = config.logs_dir();
         let logs = std::path::absolute(&logs).unwrap_or(logs);
-        Ok(Self { config, options, point, root, logs })
+        Ok(Self { config, options, point, root, logs, pid_file: None })
+    }
+
+    /// The number of the process that serves the mount is to be in `file` while it does.
+    #[must_use]
+    pub fn with_pid_file(mut self, file: Option<PathBuf>) -> Self {
+        self.pid_file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+        self
     }
 
     /// Where the mount will be: absolute and without links.
@@ -131,6 +148,11 @@ impl Plan {
     /// Directory of the logs.
     pub fn logs(&self) -> &Path {
         &self.logs
+    }
+
+    /// Where the number of the process is kept.
+    pub fn pid_file(&self) -> Option<&Path> {
+        self.pid_file.as_deref()
     }
 
     fn debug(&self) -> bool {
@@ -245,6 +267,25 @@ pub fn prepare(plan: &Plan) -> Result<(), Failure> {
     logging::open(&plan.logs, LOG_FILE).map(drop)
 }
 
+/// Ends the mount of this user that is already at the plan's mount point, as Alluxio's script does before each mount,
+/// and returns its process.
+pub fn end_previous(plan: &Plan, limit: Duration) -> Result<Option<i32>, Failure> {
+    let registry = Registry::open(plan.config.runtime_dir())?;
+    if !registry.live()?.iter().any(|record| record.point == plan.point) {
+        return Ok(None);
+    }
+    match unmount(&plan.point, &registry, limit)? {
+        Outcome::Ended { pid } | Outcome::Killed { pid } => Ok(Some(pid)),
+        Outcome::Removed | Outcome::NotMounted | Outcome::Foreign(_) => Ok(None),
+        Outcome::Busy { pid } => Err(Failure::new(format!(
+            "{point} is already mounted by process {pid}, which has not ended within {} seconds, run \
+             `alluxio-fuse unmount -f {point}` first",
+            limit.as_secs(),
+            point = plan.point.display()
+        ))),
+    }
+}
+
 /// Mounts in a process of its own and returns when the mount answers, at most after `limit`. `arguments` are what
 /// makes this program call [`serve`] with an equal plan and [`Launch::Command`].
 pub fn start(plan: &Plan, arguments: &[OsString], limit: Duration) -> Result<(), Failure> {
@@ -256,8 +297,10 @@ pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
     let registry = Registry::open(plan.config.runtime_dir())?;
     plan.prepare(&registry)?;
     let terminal = matches!(launch, Launch::Terminal(_));
-    logging::start(logging::open(&plan.logs, LOG_FILE)?, terminal, plan.debug());
-    let outcome = serve_logged(&mut plan, &registry, launch);
+    let file = logging::open_log(&plan.logs)?;
+    let reopen = file.reopen();
+    logging::start(file, terminal, plan.debug());
+    let outcome = serve_logged(&mut plan, &registry, launch, reopen);
     match &outcome {
         Ok(()) => log::info!("{} is unmounted", plan.point.display()),
         Err(failure) => log::error!("Failed to launch FUSE: {failure}"),
@@ -265,7 +308,12 @@ pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
     outcome
 }
 
-fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result<(), Failure> {
+fn serve_logged(
+    plan: &mut Plan,
+    registry: &Registry,
+    launch: &Launch,
+    reopen: Reopen,
+) -> Result<(), Failure> {
     log::info!("alluxio-fuse version: {}", env!("CARGO_PKG_VERSION"));
     for (level, note) in plan.config.take_notes() {
         log::log!(level, "{note}");
@@ -294,15 +342,32 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result
     let registration = registry
         .add(&plan.point, plan.path())
         .map_err(|err| Failure::because("cannot record the mount", err))?;
+    let pid_file = plan.pid_file.as_deref().map(PidFile::write).transpose()?;
     drop(lock);
 
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
-    let end = move |name: &str| {
+    let (served, at_terminal) = (Arc::clone(&vfs), launch.is_at_terminal());
+    let received = move |signal| {
+        let name = match signal {
+            Caught::Quit => {
+                log_state(&served);
+                return;
+            }
+            // The terminal is gone; a process without one is told to look after its log.
+            Caught::Hup if !at_terminal => {
+                reopen.request();
+                log::info!("Receive signal name HUP, the log is opened again");
+                return;
+            }
+            Caught::Hup => "HUP, number 1",
+            Caught::Int => "INT, number 2",
+            Caught::Term => "TERM, number 15",
+        };
         log::info!("Receive signal name {name}, system exiting");
         ending.request();
     };
-    let signals = signals.call(end).map_err(|err| Failure::because("cannot wait for signals", err))?;
+    let signals = signals.call(received).map_err(|err| Failure::because("cannot wait for signals", err))?;
     let stopper = session.stopper();
     let abandoned = move || {
         if let Err(err) = stopper.stop(Stop::Force) {
@@ -310,15 +375,28 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result
         }
     };
     launch.mounted(abandoned);
+    systemd::ready(plan.path(), &plan.point);
 
     let outcome = session.run();
+    systemd::stopping(&plan.point);
     let unfinished = vfs.finish(FINISH_LIMIT);
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
     }
+    drop(pid_file);
     drop(registration);
     drop(signals);
     outcome.map_err(|err| Failure::new(err.to_string()))
+}
+
+/// What somebody wants to know who sends SIGQUIT, as to a Java process.
+fn log_state(vfs: &Vfs) {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    log::info!(
+        "{} open files and directories, {} inodes known to the kernel, {threads} threads",
+        vfs.open_handles(),
+        vfs.known_inodes()
+    );
 }
 
 /// The file system that the plan asks for, with its root looked at.
@@ -344,14 +422,20 @@ fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
     }
 }
 
+/// Adds what the cluster wants its clients to use, unless it is not to be asked.
+pub fn add_cluster_defaults(config: &mut Config) -> Result<(), Failure> {
+    if !config.flag(&keys::USER_CLUSTER_DEFAULTS) {
+        return Ok(());
+    }
+    match fetch_configuration(&alluxio_options::from_config(config, &FsPath::root())?) {
+        Ok(cluster) => Ok(config.add_cluster_defaults(offered(cluster))?),
+        Err(err) => Err(Failure::because("cannot load the configuration of the cluster", err)),
+    }
+}
+
 /// The cluster's file system from `path` on. What the cluster wants its clients to use is asked for first.
 fn connect(config: &mut Config, path: &FsPath) -> Result<AlluxioFs, Failure> {
-    if config.flag(&keys::USER_CLUSTER_DEFAULTS) {
-        match fetch_configuration(&alluxio_options::from_config(config, path)?) {
-            Ok(cluster) => config.add_cluster_defaults(offered(cluster))?,
-            Err(err) => return Err(Failure::because("cannot load the configuration of the cluster", err)),
-        }
-    }
+    add_cluster_defaults(config)?;
     warn_without_effect(config);
     Ok(AlluxioFs::connect(alluxio_options::from_config(config, path)?)?)
 }

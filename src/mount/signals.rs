@@ -1,13 +1,23 @@
-//! Signals that end a mount, as calls on a thread of their own, where anything may be done.
+//! Signals to a mount, as calls on a thread of their own, where anything may be done.
 
 use std::io;
 use std::thread::JoinHandle;
 
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGQUIT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Handle;
 use signal_hook::iterator::Signals;
+
+/// One signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caught {
+    Term,
+    Int,
+    Hup,
+    Quit,
+}
 
 /// The signals, which from now on do not end this process. Those that come before there is a thread wait for it.
 pub(super) struct CaughtSignals(Signals);
@@ -19,24 +29,22 @@ pub(super) struct SignalThread {
 }
 
 impl CaughtSignals {
-    /// Catches all signals that ask a process to end.
+    /// Catches all signals that people send to a server.
     pub(super) fn new() -> io::Result<Self> {
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map(Self)
+        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map(Self)
     }
 
-    /// Calls `received` with the name of each signal.
-    pub(super) fn call(
-        self,
-        mut received: impl FnMut(&'static str) + Send + 'static,
-    ) -> io::Result<SignalThread> {
+    /// Calls `received` for each signal.
+    pub(super) fn call(self, mut received: impl FnMut(Caught) + Send + 'static) -> io::Result<SignalThread> {
         let Self(mut signals) = self;
         let handle = signals.handle();
         let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 received(match signal {
-                    SIGTERM => "TERM",
-                    SIGINT => "INT",
-                    _ => "HUP",
+                    SIGTERM => Caught::Term,
+                    SIGINT => Caught::Int,
+                    SIGQUIT => Caught::Quit,
+                    _ => Caught::Hup,
                 });
             }
         })?;

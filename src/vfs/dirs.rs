@@ -50,6 +50,7 @@ enum Source {
 impl Vfs {
     /// Opens the directory `ino`.
     pub fn opendir(&self, ctx: &Ctx, ino: Ino) -> Result<Fh> {
+        self.check_opens()?;
         // The listing starts here, so that a directory that cannot be read fails to open, as POSIX has it.
         let listing = self.fs.list(ctx, &self.path(ino)?)?;
         let read = ReadDir { entries: Vec::new(), state: Source::Open(listing) };

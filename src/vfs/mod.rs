@@ -16,6 +16,8 @@ mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -138,6 +140,8 @@ pub struct Vfs {
     dirs: Handles<OpenDir>,
     writers: Mutex<HashMap<Ino, Writing>>,
     commits: Arc<Commits>,
+    /// The mount waits for its end: what is open goes on, and nothing more is opened.
+    draining: AtomicBool,
 }
 
 impl Vfs {
@@ -151,6 +155,7 @@ impl Vfs {
             dirs: Handles::new(),
             writers: Mutex::default(),
             commits: Arc::default(),
+            draining: AtomicBool::new(false),
         }
     }
 
@@ -165,6 +170,18 @@ impl Vfs {
             Some(path) => path.to_string(),
             None => format!("(removed, inode {})", ino.0),
         }
+    }
+
+    /// Whether files and directories are refused from now on to be opened, with [`Fault::Busy`].
+    pub fn refuse_opens(&self, refuse: bool) {
+        self.draining.store(refuse, Ordering::Relaxed);
+    }
+
+    fn check_opens(&self) -> Result<()> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(FsError::because(Fault::Busy, "the mount is about to end, nothing more is opened"));
+        }
+        Ok(())
     }
 
     /// Open files and directories.
