@@ -860,3 +860,25 @@ fn without_any_mount_stat_says_so() {
     assert_eq!(done.code, Some(1), "{done:?}");
     assert_eq!(done.out, "No mount point found. AlluxioFuse process is not running\n\n", "{done:?}");
 }
+
+#[test]
+fn the_doctor_names_what_keeps_a_mount_from_working_and_the_cure() {
+    let place = Place::new();
+    let done = place.run(&["doctor", &place.text("missing")]);
+    assert_eq!(done.code, Some(1), "there is no master and no such directory: {done:?}");
+    let line = |start: &str| done.out.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    assert!(line("ok       /dev/fuse").ends_with("can be opened"), "{done:?}");
+    assert!(line("problem  masters").contains("-> set alluxio.master.hostname"), "{done:?}");
+    assert!(line("problem  mount point").contains("-> `mkdir -p "), "{done:?}");
+    assert!(line("ok       logs").contains("logs/fuse.log"), "{done:?}");
+
+    let done = place.run(&["doctor", "--json", "-o", "alluxio.master.rpc.addresses=127.0.0.1:9"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let findings: Vec<serde_json::Value> = serde_json::from_str(&done.out).unwrap();
+    let masters = findings.iter().find(|finding| finding["subject"] == "masters").unwrap();
+    assert_eq!(masters["verdict"], "problem");
+    assert!(masters["text"].as_str().unwrap().contains("127.0.0.1:9"), "{masters}");
+    assert!(masters["cure"].as_str().unwrap().contains("firewall"), "{masters}");
+    assert!(findings.iter().all(|finding| finding["verdict"] == "problem" || finding["cure"].is_null()
+        || finding["verdict"] == "warning"));
+}

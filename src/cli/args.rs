@@ -23,6 +23,8 @@ pub(super) enum Command {
     Stat,
     /// Show what the settings are, and where each comes from
     Config(ConfigArgs),
+    /// Look for what keeps a mount from working
+    Doctor(DoctorArgs),
     /// Mount in the foreground, as the entry point of a container
     ///
     /// Each variable ALLUXIO_<NAME> stands for the property alluxio.<name>, as in Alluxio's own image.
@@ -66,6 +68,21 @@ pub(super) struct ConfigArgs {
     /// Show these properties only
     #[arg(value_name = "PROPERTY")]
     pub(super) names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    /// Options as they would be given to `mount`
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    pub(super) options: Vec<String>,
+
+    /// Print findings as JSON: an array of objects with verdict (ok, warning, problem), subject, text and cure
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Where somebody wants to mount
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
 }
 
 #[derive(Args, Debug)]

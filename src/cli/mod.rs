@@ -3,6 +3,7 @@
 
 mod args;
 mod config;
+mod doctor;
 mod mount;
 mod pages;
 mod stat;
@@ -50,6 +51,7 @@ fn run(command: Command) -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Stat => stat::run(),
         Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(&dir),
         Command::Properties => pages::properties(),

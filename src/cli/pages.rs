@@ -97,7 +97,9 @@ mod tests {
     fn every_command_has_a_manual_page() {
         let dir = tempfile::tempdir().unwrap();
         write_manual(dir.path()).unwrap();
-        for page in ["alluxio-fuse.1", "alluxio-fuse-mount.1", "alluxio-fuse-unmount.1"] {
+        for page in
+            ["alluxio-fuse.1", "alluxio-fuse-mount.1", "alluxio-fuse-unmount.1", "alluxio-fuse-doctor.1"]
+        {
             let text = std::fs::read_to_string(dir.path().join(page)).unwrap_or_default();
             assert!(text.contains(".SH SYNOPSIS"), "{page}");
         }

@@ -15,6 +15,7 @@ use env_logger::Builder;
 use env_logger::Target;
 use log::LevelFilter;
 use log::Record;
+use nix::unistd::AccessFlags;
 
 use super::Failure;
 use super::log_file;
@@ -35,6 +36,12 @@ pub(super) fn open_log(dir: &Path) -> Result<LogFile, Failure> {
     make_dir(dir)
         .and_then(|()| LogFile::open(&dir.join(LOG_FILE), log_file::LIMITS))
         .map_err(|err| cannot_write(dir, LOG_FILE, &err))
+}
+
+/// Whether logs can be written to `dir`, which need not be there yet. Makes nothing.
+pub(super) fn check(dir: &Path) -> io::Result<()> {
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    Ok(nix::unistd::access(there, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {

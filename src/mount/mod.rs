@@ -3,6 +3,7 @@
 
 mod alluxio_options;
 mod background;
+mod doctor;
 mod ending;
 mod failure;
 mod launch;
@@ -20,6 +21,9 @@ mod unmount;
 mod users;
 
 pub use background::Handshake;
+pub use doctor::Finding;
+pub use doctor::Verdict;
+pub use doctor::examine;
 pub use failure::Failure;
 pub use launch::Launch;
 pub use logging::LOG_FILE;

@@ -89,6 +89,15 @@ struct Live {
 /// Leaves no mount behind when it is dropped.
 struct End(Place);
 
+/// Each libfuse of this machine, 2 and 3: its version and file, or why it cannot be used.
+pub fn libraries() -> [(u32, Result<String, String>); 2] {
+    let look = |choice| match fuse_sys::open(choice) {
+        Ok(library) => Ok(format!("{} ({})", library.version(), library.file().display())),
+        Err(err) => Err(err.to_string()),
+    };
+    [(2, look(LibraryChoice::Only2)), (3, look(LibraryChoice::Only3))]
+}
+
 impl Session {
     /// Mounts, and agrees with the kernel on how to go on. Requests wait until [`Self::run`].
     pub fn mount(options: &SessionOptions, vfs: Arc<Vfs>) -> Result<Self, MountError> {

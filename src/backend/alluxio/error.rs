@@ -20,6 +20,7 @@ pub(super) enum Rpc {
     GetServiceVersion,
     GetConfiguration,
     GetConfigHash,
+    GetMasterInfo,
     CheckAccess,
     CompleteFile,
     CreateDirectory,

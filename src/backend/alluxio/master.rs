@@ -76,6 +76,9 @@ use super::proto::grpc::file::SetAttributePRequest;
 use super::proto::grpc::file::WritePType;
 use super::proto::grpc::file::XAttrUpdateStrategy;
 use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
+use super::proto::grpc::meta::GetMasterInfoPOptions;
+use super::proto::grpc::meta::MasterInfo;
+use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClientServiceClient;
 use super::replace::Settings;
 use super::retry::Backoff;
 use crate::fs::Fault;
@@ -427,6 +430,21 @@ impl Master {
             })
             .await?;
         answer.block_master_info.ok_or_else(|| incomplete_answer(Rpc::GetBlockMasterInfo, &CAPACITY))
+    }
+
+    /// Which version serves, and since when.
+    pub(super) async fn master_info(&self) -> Result<MasterInfo> {
+        let answer = self
+            .call(
+                Rpc::GetMasterInfo,
+                &"of the cluster",
+                GetMasterInfoPOptions {},
+                |channel, request| async move {
+                    MetaMasterClientServiceClient::new(channel).get_master_info(request).await
+                },
+            )
+            .await?;
+        answer.master_info.ok_or_else(|| incomplete_answer(Rpc::GetMasterInfo, &"of the cluster"))
     }
 
     /// What an error of a listing that was begun means.

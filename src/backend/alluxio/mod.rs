@@ -29,6 +29,7 @@ mod proto;
 mod reader;
 mod replace;
 mod retry;
+mod survey;
 mod times;
 mod traffic;
 mod upload;
@@ -43,6 +44,9 @@ pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
 pub use configuration::fetch_configuration_hashes;
 pub use options::*;
+pub use survey::Survey;
+pub use survey::Surveyed;
+pub use survey::survey;
 pub use traffic::Traffic;
 
 use std::sync::Arc;

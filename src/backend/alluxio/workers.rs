@@ -112,6 +112,11 @@ impl Workers {
         self.choose(&self.options.ufs_read_policy, block_id, length, excluded).await
     }
 
+    /// All live workers, as of now.
+    pub(super) async fn all(&self) -> Result<Vec<Worker>> {
+        Ok(self.list(Duration::ZERO).await?.workers.clone())
+    }
+
     /// A live worker on this host.
     pub(super) async fn local(&self) -> Option<Worker> {
         let list = self.list(self.options.worker_list_refresh).await.ok()?;
