@@ -108,7 +108,9 @@ impl Vfs {
         }
         let reader = self.fs.open(ctx, path)?;
         let attr = reader.attr();
-        if !self.inodes.adopt(ino, attr) {
+        // Another client has replaced the file. At this answer the kernel looks its name up once more, and opens the
+        // inode of the new one, which shares no pages with this.
+        if !self.inodes.is(ino, attr) {
             return Err(Fault::Stale.into());
         }
         let unchanged = self.inodes.note_open(ino, Version::of(attr));

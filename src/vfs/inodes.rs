@@ -148,6 +148,11 @@ impl Inodes {
         }
     }
 
+    /// Whether the file that `ino` stands for is that of `attr`. One that took its place gets an inode of its own.
+    pub(super) fn is(&self, ino: Ino, attr: &Attr) -> bool {
+        self.table.lock().nodes.get(&ino).is_some_and(|node| node.id == attr.id && node.kind == attr.kind)
+    }
+
     /// Notes that `version` is opened; true if it is what was opened before, so that pages that the kernel
     /// kept are still good.
     pub(super) fn note_open(&self, ino: Ino, version: Version) -> bool {

@@ -51,14 +51,24 @@ impl Vfs {
         }
         let Some(path) = self.inodes.path(ino) else {
             // Removed, but open: what was known when it was opened still holds.
-            let attr = self.open_attr(ino, fh).ok_or_else(|| FsError::new(Fault::Stale))?;
-            return Ok(Attr { nlink: 0, ..attr });
+            return self.removed_attr(ino, fh).ok_or_else(|| FsError::new(Fault::Stale));
         };
-        let attr = self.fs.stat(ctx, &path)?;
-        if ino != Ino::ROOT && !self.inodes.adopt(ino, &attr) {
-            return Err(Fault::Stale.into());
+        let here = |attr: &Attr| match attr.kind {
+            FileKind::Directory => ino == Ino::ROOT || self.inodes.adopt(ino, attr),
+            FileKind::Regular => self.inodes.is(ino, attr),
+        };
+        match self.fs.stat(ctx, &path) {
+            Ok(attr) if here(&attr) => Ok(attr),
+            // Replaced or removed behind our back: the same holds.
+            Ok(_) => self.removed_attr(ino, fh).ok_or_else(|| FsError::new(Fault::Stale)),
+            Err(error) if error.fault() == Fault::NotFound => self.removed_attr(ino, fh).ok_or(error),
+            Err(error) => Err(error),
         }
-        Ok(attr)
+    }
+
+    /// What is known of a file whose name is gone, from who has it open.
+    fn removed_attr(&self, ino: Ino, fh: Option<Fh>) -> Option<Attr> {
+        Some(Attr { nlink: 0, ..self.open_attr(ino, fh)? })
     }
 
     /// Changes attributes, and the length if `size` is given.

@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     pub(crate) fn kill_all_workers(&self) -> Vec<Down> {
-        (1..=self.worker_web.len()).map(|n| self.kill(&format!("worker{n}"))).collect()
+        self.workers().iter().map(|name| self.kill(name)).collect()
     }
 
     /// Mounts `path` with the Java client, with the words `options` of `-o` and arguments for its JVM.
@@ -95,6 +95,19 @@ impl Cluster {
     /// The bytes of blocks that the workers have sent to clients over the network since they started.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.worker_web.iter().map(|&port| bytes_sent_by(port)).sum()
+    }
+
+    /// The ports of the master and the workers.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let master = variable("ALLUXIO_TEST_MASTER");
+        let master = master.rsplit(':').next().expect("it has at least one part");
+        let workers = variable("ALLUXIO_TEST_WORKERS");
+        workers.split(' ').chain([master]).map(|port| port.parse().unwrap()).collect()
+    }
+
+    /// The names of the workers.
+    pub(crate) fn workers(&self) -> Vec<String> {
+        (1..=self.worker_web.len()).map(|n| format!("worker{n}")).collect()
     }
 
     /// The directory that is the under store of `/`.

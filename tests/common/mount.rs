@@ -222,6 +222,13 @@ impl Mount {
         );
     }
 
+    /// Ends the daemon as a crash would, and takes away what it leaves of the mount.
+    pub(crate) fn crash(mut self) {
+        process::signal(self.pid(), Signal::SIGKILL);
+        assert!(holds_within(PATIENCE, || self.has_ended()), "not even SIGKILL ends the daemon");
+        detach(self.path());
+    }
+
     fn has_ended(&mut self) -> bool {
         match &mut self.daemon {
             Daemon::Child(child) => child.try_wait().unwrap().is_some(),

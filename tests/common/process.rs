@@ -1,6 +1,10 @@
 //! Processes with a deadline, and what the kernel says of them.
 
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -9,8 +13,11 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
+use nix::sys::socket::Shutdown;
+use nix::sys::socket::shutdown;
 use nix::unistd::Pid;
 
 use super::holds_within;
@@ -110,6 +117,53 @@ pub(crate) fn with_environment(entry: &str) -> Vec<u32> {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         if environ.split(|&b| b == 0).any(|e| e == entry.as_bytes()) {
             found.push(pid);
+        }
+    }
+    found
+}
+
+/// Breaks one of the TCP connections that `pid` has to one of `ports`, chosen by `choose` from their number. False if
+/// there is none. For a process that this one may trace, such as its child.
+pub(crate) fn break_connection(pid: u32, ports: &[u16], choose: impl FnOnce(usize) -> usize) -> bool {
+    let sockets = sockets_to(pid, ports);
+    if sockets.is_empty() {
+        return false;
+    }
+    let theirs = sockets[choose(sockets.len())];
+    // SAFETY: the calls take numbers; each descriptor that they give is owned by one value from here on.
+    let ours = unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        assert!(process >= 0, "pidfd_open: {}", Errno::last());
+        let process = OwnedFd::from_raw_fd(process as RawFd);
+        let copy = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), theirs, 0);
+        match Errno::result(copy) {
+            Ok(copy) => OwnedFd::from_raw_fd(copy as RawFd),
+            // Closed in the meantime.
+            Err(Errno::EBADF) => return false,
+            Err(errno) => panic!("pidfd_getfd: {errno}"),
+        }
+    };
+    shutdown(ours.as_raw_fd(), Shutdown::Both).is_ok()
+}
+
+/// The descriptors of `pid` that are TCP connections to one of `ports`.
+fn sockets_to(pid: u32, ports: &[u16]) -> Vec<RawFd> {
+    let mut inodes = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let port = words[2].rsplit_once(':').map(|(_, port)| u16::from_str_radix(port, 16).unwrap());
+            if port.is_some_and(|port| ports.contains(&port)) {
+                inodes.push(format!("socket:[{}]", words[9]));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        if inodes.iter().any(|inode| target.as_os_str() == inode.as_str()) {
+            found.push(entry.file_name().to_string_lossy().parse().unwrap());
         }
     }
     found

@@ -4,9 +4,14 @@
 //! A stream is opened for one bounded range and ends with it: an open one locks its block at the worker. The
 //! end of a stream says nothing, as a worker ends one that it breaks off, or that runs into a shortened
 //! file, with OK: the bytes are counted.
+//!
+//! Who reads gets the bytes of the file that was opened, or an error, whatever happens to its name. A block's
+//! number stands for its bytes for ever. A path in the under file system does not: what comes from there, and where
+//! the master says that a worker has a copy of it, counts only if the file is still at its place afterwards.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -32,20 +37,31 @@ use super::proto::grpc::block::ReadRequest;
 use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
 use super::proto::grpc::file::FileInfo;
 use super::retry::Backoff;
+use super::window::Order;
 use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::fs::Slices;
 
 /// Rounds over all workers when every one of them was reached and none had the bytes. More would not find
 /// what is gone, and this is enough for a worker that has just come back and reports its blocks.
 const ROUNDS_ANSWERED: u32 = 4;
 
+/// How long it is believed that no worker has a block, after it came from the under file system: whoever brought it
+/// mostly keeps it.
+const ABSENT_FOR: Duration = Duration::from_secs(1);
+
+/// How often a file may move while the same bytes of it are being read.
+const MOVES_MAX: u32 = 4;
+
 /// The blocks of one complete file.
 pub(super) struct Blocks {
     shared: Arc<Shared>,
+    /// Where it was opened.
     path: FsPath,
+    file_id: i64,
     layout: Layout,
     ufs: Ufs,
     replication_max: i32,
@@ -60,13 +76,28 @@ enum Ufs {
     /// Perhaps the blocks that workers have put there on their way to it.
     OnItsWay,
     /// All of it.
-    Present { path: String, mount_id: i64 },
+    Present(Mutex<Arc<UfsCopy>>),
+}
+
+/// Where in the under file system a file is.
+struct UfsCopy {
+    /// The place in Alluxio that goes with it.
+    place: FsPath,
+    path: String,
+    mount_id: i64,
+}
+
+impl UfsCopy {
+    fn new(place: FsPath, info: &FileInfo) -> Self {
+        Self { place, path: info.ufs_path().to_owned(), mount_id: info.mount_id() }
+    }
 }
 
 /// A block as the master described it.
 struct Known {
     info: Arc<BlockInfo>,
-    since: Instant,
+    /// When the master is asked again.
+    expires: Instant,
     /// Workers are asked to cache a block once for each open file.
     cache_asked: bool,
 }
@@ -76,6 +107,8 @@ struct Lost {
     error: FsError,
     /// Whether some worker could not be reached, so that waiting may help.
     unreachable: bool,
+    /// Whether another round is of no use.
+    hopeless: bool,
 }
 
 impl Blocks {
@@ -87,24 +120,24 @@ impl Blocks {
             return Err(FsError::because(Fault::Io, format!("{path} has bytes but no block size")));
         }
         let layout = Layout::new(len, block_size.max(1));
-        let since = Instant::now();
+        let expires = Instant::now() + shared.options.locations_expire;
         let known: Vec<Known> = info
             .file_block_infos
             .iter()
             .filter_map(|block| block.block_info.as_ref())
-            .map(|info| Known { info: Arc::new(info.clone()), since, cache_asked: false })
+            .map(|info| Known { info: Arc::new(info.clone()), expires, cache_asked: false })
             .collect();
         if known.len() < layout.blocks() {
             let detail = format!("{path} has {len} bytes but only {} of its blocks are known", known.len());
             return Err(FsError::because(Fault::Io, detail));
         }
         let ufs = match info.persistence_state() {
-            "PERSISTED" => Ufs::Present { path: info.ufs_path().to_owned(), mount_id: info.mount_id() },
+            "PERSISTED" => Ufs::Present(Mutex::new(Arc::new(UfsCopy::new(path.clone(), info)))),
             "TO_BE_PERSISTED" => Ufs::OnItsWay,
             _ => Ufs::Absent,
         };
-        let replication_max = info.replication_max.unwrap_or(-1);
-        Ok(Self { shared, path, layout, ufs, replication_max, known: Mutex::new(known) })
+        let (file_id, replication_max) = (info.file_id(), info.replication_max.unwrap_or(-1));
+        Ok(Self { shared, path, file_id, layout, ufs, replication_max, known: Mutex::new(known) })
     }
 
     /// How the file is cut.
@@ -114,16 +147,17 @@ impl Blocks {
 
     /// What is known of block `block`: its id and where it is. Asks the master when that is too old.
     pub(super) async fn info(&self, block: usize) -> Result<Arc<BlockInfo>> {
-        let (info, age) = {
+        let (info, expires) = {
             let known = self.known.lock();
-            (Arc::clone(&known[block].info), known[block].since.elapsed())
+            (Arc::clone(&known[block].info), known[block].expires)
         };
-        if age < self.shared.options.locations_expire {
+        if Instant::now() < expires {
             return Ok(info);
         }
         match self.refresh(block).await {
             Ok(info) => Ok(info),
-            // Old locations are better than none while the master is away.
+            // Old locations are better than none while the master is away, or when the file is gone: perhaps a worker
+            // still has the block.
             Err(err) => {
                 log::debug!("block {} of {}: {err}", info.block_id(), self.path);
                 Ok(info)
@@ -131,13 +165,30 @@ impl Blocks {
         }
     }
 
+    /// Asks the master where block `block` is. Fails with [`Fault::Stale`] if the file is gone.
+
     async fn refresh(&self, block: usize) -> Result<Arc<BlockInfo>> {
         let id = self.known.lock()[block].info.block_id();
-        let info = Arc::new(self.shared.master.block_info(id).await?);
+        let info = Arc::new(self.shared.master.block_info(id).await.map_err(gone)?);
+        // A worker that has loaded the block may have done so after the path in the under file system became that of
+        // another file.
+        if let Ufs::Present(_) = &self.ufs {
+            self.shared.master.path_of(self.file_id).await.map_err(gone)?;
+        }
         let mut known = self.known.lock();
         known[block].info = Arc::clone(&info);
-        known[block].since = Instant::now();
+        known[block].expires = Instant::now() + self.shared.options.locations_expire;
         Ok(info)
+    }
+
+    /// Block `block` had to be brought from the under file system: no worker had it.
+    fn note_absent(&self, block: usize) {
+        let mut known = self.known.lock();
+        let known = &mut known[block];
+        if !known.info.locations.is_empty() {
+            known.info = Arc::new(BlockInfo { locations: Vec::new(), ..(*known.info).clone() });
+        }
+        known.expires = known.expires.min(Instant::now() + ABSENT_FOR);
     }
 
     /// Starts the task that brings what `fetch` is for.
@@ -166,11 +217,13 @@ impl Blocks {
             log::debug!("block {} of {}, attempt {round}: {}", info.block_id(), self.path, lost.error);
             rounds_answered += u32::from(!lost.unreachable);
             // Stale locations are an everyday matter: look again before waiting for the first time.
-            if rounds_answered >= ROUNDS_ANSWERED || round > 1 && !backoff.wait().await {
+            let over = lost.hopeless || rounds_answered >= ROUNDS_ANSWERED;
+            if over || round > 1 && !backoff.wait().await {
                 return Err(lost.error);
             }
             match self.refresh(block).await {
                 Ok(fresh) => info = fresh,
+                Err(err) if err.fault() == Fault::Stale => return Err(err),
                 Err(err) => log::debug!("block {} of {}: {err}", info.block_id(), self.path),
             }
         }
@@ -185,23 +238,28 @@ impl Blocks {
         sequential: bool,
         sink: &Sink,
     ) -> Result<(), Lost> {
-        let mut lost = Lost { error: self.nowhere(info), unreachable: false };
+        let mut lost = Lost { error: self.nowhere(info), unreachable: false, hopeless: false };
+        let mut broken: Vec<HostPort> = Vec::new();
         let holders = self.shared.workers.holders(info).await;
         for worker in &holders {
-            match self.try_worker(worker, block, info, sequential, sink).await {
+            match self.try_worker(worker, block, info, self.held(block), sequential, sink).await {
                 Ok(range) => {
                     self.ask_to_cache(block, info, worker, None, &range).await;
                     return Ok(());
                 }
-                Err(failure) => lost.note(failure),
+                Err(failure) => {
+                    if failure.class == Class::Connection {
+                        broken.push(worker.address.clone());
+                    }
+                    lost.note(failure);
+                }
             }
         }
-        if !matches!(self.ufs, Ufs::Present { .. }) {
+        let Ufs::Present(copy) = &self.ufs else {
             return Err(lost);
-        }
-        let tried: Vec<HostPort> = holders.iter().map(|worker| worker.address.clone()).collect();
+        };
         let length = self.layout.block_len(block);
-        let worker = match self.shared.workers.for_ufs_read(info.block_id(), length, &tried).await {
+        let worker = match self.shared.workers.for_ufs_read(info.block_id(), length, &broken).await {
             Ok(worker) => worker,
             // All there are were tried just now, or there are none.
             Err(error) => {
@@ -212,16 +270,50 @@ impl Blocks {
                 return Err(lost);
             }
         };
-        match self.try_worker(&worker, block, info, sequential, sink).await {
-            Ok(range) => {
-                self.ask_to_cache(block, info, &worker, Some(&worker), &range).await;
-                Ok(())
+        self.try_ufs(&worker, copy, block, info, sequential, sink).await
+    }
+
+    /// Brings what `sink` misses from the under file system through `worker`. It gets the bytes only when they are
+    /// sure to be of this file.
+    async fn try_ufs(
+        &self,
+        worker: &Worker,
+        copy: &Mutex<Arc<UfsCopy>>,
+        block: usize,
+        info: &BlockInfo,
+        sequential: bool,
+        sink: &Sink,
+    ) -> Result<(), Lost> {
+        for _ in 0..MOVES_MAX {
+            let known = Arc::clone(&copy.lock());
+            let range = sink.offset()..sink.offset() + sink.missing();
+            let held = Fetch::new(Order { range: range.clone(), permit: None, sequential });
+            let options = Some(self.ufs_options(block, &known));
+            let result = self.try_worker(worker, block, info, options, sequential, &held.sink()).await;
+            if let Err(failure) = &result
+                && failure.class == Class::Connection
+            {
+                return Err(Lost::to(failure.clone()));
             }
-            Err(failure) => {
-                lost.note(failure);
-                Err(lost)
+            let place = self.shared.master.path_of(self.file_id).await.map_err(Lost::for_good)?;
+            if place != known.place {
+                let moved = self.shared.master.known_status(&place).await.map_err(Lost::for_good)?;
+                if moved.file_id() == self.file_id {
+                    *copy.lock() = Arc::new(UfsCopy::new(place, &moved));
+                }
+                continue;
             }
+            let read = result.map_err(Lost::to)?;
+            let bytes = held.ready(&range).map_err(Lost::for_good)?;
+            for part in bytes.iter().flat_map(Slices::parts) {
+                sink.push(part.clone());
+            }
+            self.note_absent(block);
+            self.ask_to_cache(block, info, worker, Some(worker), &read).await;
+            return Ok(());
         }
+        let detail = format!("{} moves while it is being read", self.path);
+        Err(Lost::for_good(FsError::because(Fault::Io, detail)))
     }
 
     fn nowhere(&self, info: &BlockInfo) -> FsError {
@@ -238,13 +330,14 @@ impl Blocks {
         worker: &Worker,
         block: usize,
         info: &BlockInfo,
+        ufs: Option<OpenUfsBlockOptions>,
         sequential: bool,
         sink: &Sink,
     ) -> Result<Range<u64>, Failure> {
         let server = self.shared.connections.worker(worker)?;
         let start = sink.offset() - self.layout.block_start(block);
         let range = start..start + sink.missing();
-        let request = self.request(block, info, &range, sequential);
+        let request = self.request(info, &range, ufs, sequential);
         let mut result = self.stream(&server, request.clone(), sink).await;
         if matches!(&result, Err(failure) if failure.class == Class::Unauthenticated) {
             result = self.stream(&server, request, sink).await;
@@ -256,14 +349,20 @@ impl Blocks {
             }
             Err(failure) => {
                 if failure.class == Class::Connection {
-                    self.shared.workers.failed(&worker.address);
+                    self.shared.workers.failed(&worker.address, &failure);
                 }
                 Err(failure)
             }
         }
     }
 
-    fn request(&self, block: usize, info: &BlockInfo, range: &Range<u64>, sequential: bool) -> ReadRequest {
+    fn request(
+        &self,
+        info: &BlockInfo,
+        range: &Range<u64>,
+        ufs: Option<OpenUfsBlockOptions>,
+        sequential: bool,
+    ) -> ReadRequest {
         let options = &self.shared.options;
         let length = range.end - range.start;
         ReadRequest {
@@ -273,32 +372,42 @@ impl Blocks {
             promote: Some(options.read_type == ReadType::CachePromote),
             // A worker never answers a request without a chunk size.
             chunk_size: Some(options.reader_chunk.clamp(1, length) as i64),
-            open_ufs_block_options: self.ufs_options(block),
+            open_ufs_block_options: ufs,
             offset_received: None,
             position_short: Some(!sequential && length < options.pread_threshold),
         }
     }
 
-    /// How a worker finds block `block` in the under file system; none if it is not there.
-    fn ufs_options(&self, block: usize) -> Option<OpenUfsBlockOptions> {
+    /// What a worker that should have block `block` is told of the under file system: nothing where it might find
+    /// another file's bytes at this one's path.
+    fn held(&self, block: usize) -> Option<OpenUfsBlockOptions> {
+        match &self.ufs {
+            Ufs::Absent | Ufs::Present(_) => None,
+            Ufs::OnItsWay => Some(OpenUfsBlockOptions {
+                offset_in_file: Some(0),
+                block_in_ufs_tier: Some(true),
+                ..self.ufs_block(block)
+            }),
+        }
+    }
+
+    /// How a worker finds block `block` in `copy`.
+    fn ufs_options(&self, block: usize, copy: &UfsCopy) -> OpenUfsBlockOptions {
+        OpenUfsBlockOptions {
+            ufs_path: Some(copy.path.clone()),
+            offset_in_file: Some(self.layout.block_start(block) as i64),
+            mount_id: Some(copy.mount_id),
+            ..self.ufs_block(block)
+        }
+    }
+
+    fn ufs_block(&self, block: usize) -> OpenUfsBlockOptions {
         let options = &self.shared.options;
-        let common = OpenUfsBlockOptions {
+        OpenUfsBlockOptions {
             block_size: Some(self.layout.block_len(block) as i64),
             max_ufs_read_concurrency: Some(options.ufs_read_concurrency),
             no_cache: Some(options.read_type == ReadType::NoCache),
             ..OpenUfsBlockOptions::default()
-        };
-        match &self.ufs {
-            Ufs::Absent => None,
-            Ufs::OnItsWay => {
-                Some(OpenUfsBlockOptions { offset_in_file: Some(0), block_in_ufs_tier: Some(true), ..common })
-            }
-            Ufs::Present { path, mount_id } => Some(OpenUfsBlockOptions {
-                ufs_path: Some(path.clone()),
-                offset_in_file: Some(self.layout.block_start(block) as i64),
-                mount_id: Some(*mount_id),
-                ..common
-            }),
         }
     }
 
@@ -380,11 +489,15 @@ impl Blocks {
         if std::mem::replace(&mut self.known.lock()[block].cache_asked, true) {
             return;
         }
+        let ufs = match &self.ufs {
+            Ufs::Present(copy) => self.ufs_options(block, &copy.lock().clone()),
+            Ufs::Absent | Ufs::OnItsWay => self.held(block).unwrap_or_default(),
+        };
         let request = CacheRequest {
             block_id: Some(info.block_id()),
             source_host: Some(source.host.clone()),
             source_port: Some(i32::from(source.address.port)),
-            open_ufs_block_options: Some(self.ufs_options(block).unwrap_or_default()),
+            open_ufs_block_options: Some(ufs),
             length: Some(length as i64),
             r#async: Some(true),
         };
@@ -405,7 +518,29 @@ async fn cache(server: &Server, request: CacheRequest) -> Result<(), Failure> {
     result.map(drop).map_err(|status| failure(Rpc::Cache, &block, server.name(), &status))
 }
 
+/// An error of the master about a file that was open.
+fn gone(error: FsError) -> FsError {
+    match error.fault() {
+        Fault::Stale => {
+            FsError::because(Fault::Stale, "the file was removed or replaced since it was opened")
+        }
+        _ => error,
+    }
+}
+
 impl Lost {
+    /// By `failure` alone.
+    fn to(failure: Failure) -> Self {
+        let mut lost = Self { error: Fault::Io.into(), unreachable: false, hopeless: false };
+        lost.note(failure);
+        lost
+    }
+
+    /// By what another round does not change.
+    fn for_good(error: FsError) -> Self {
+        Self { error: gone(error), unreachable: false, hopeless: true }
+    }
+
     fn note(&mut self, failure: Failure) {
         self.unreachable |= failure.class == Class::Connection;
         self.error = match failure.error.fault() {

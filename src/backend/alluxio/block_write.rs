@@ -218,7 +218,7 @@ impl Writing {
             && let Some(worker) = self.worker.take()
         {
             if failure.class == Class::Connection {
-                self.shared.workers.failed(&worker);
+                self.shared.workers.failed(&worker, &failure);
             }
             self.excluded.push(worker);
         }

@@ -25,6 +25,7 @@ pub(super) enum Rpc {
     CompleteFile,
     CreateDirectory,
     CreateFile,
+    GetFilePath,
     GetNewBlockIdForFile,
     GetStatus,
     ListStatus,
@@ -127,6 +128,8 @@ fn class(status: &Status) -> Class {
 /// The meaning of a code that is an answer.
 fn fault(rpc: Rpc, status: &Status) -> Fault {
     match status.code() {
+        // The number of a file that was there.
+        Code::NotFound if rpc == Rpc::GetFilePath => Fault::Stale,
         Code::NotFound => Fault::NotFound,
         Code::AlreadyExists => Fault::Exists,
         Code::PermissionDenied if rpc == Rpc::SetAttribute => Fault::NotPermitted,
@@ -154,9 +157,9 @@ fn by_text(rpc: Rpc, status: &Status) -> Fault {
                 Fault::NotEmpty
             }
         }
-        (Code::InvalidArgument, Rpc::CompleteFile | Rpc::GetNewBlockIdForFile | Rpc::GetBlockInfo) => {
-            Fault::Io
-        }
+        // A block goes with its file.
+        (Code::InvalidArgument, Rpc::GetBlockInfo) => Fault::Stale,
+        (Code::InvalidArgument, Rpc::CompleteFile | Rpc::GetNewBlockIdForFile) => Fault::Io,
         (Code::InvalidArgument, _) if text.contains("is a file, not a directory") => Fault::NotDirectory,
         (Code::InvalidArgument, Rpc::Rename) if text.contains("cross mount operation") => Fault::CrossDevice,
         (Code::InvalidArgument, Rpc::Rename) if text.contains("is a mount point") => Fault::Busy,
@@ -245,7 +248,8 @@ mod tests {
                 "Renaming /a to /b is a cross mount operation",
                 Fault::CrossDevice,
             ),
-            (Rpc::GetBlockInfo, Code::InvalidArgument, "BlockMeta not found for blockId 7", Fault::Io),
+            (Rpc::GetBlockInfo, Code::InvalidArgument, "BlockMeta not found for blockId 7", Fault::Stale),
+            (Rpc::GetFilePath, Code::NotFound, "inode id 7 does not exist", Fault::Stale),
             (Rpc::CompleteFile, Code::InvalidArgument, "", Fault::Io),
             (
                 Rpc::WriteBlock,

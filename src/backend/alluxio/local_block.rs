@@ -38,6 +38,9 @@ use crate::fs::FsError;
 /// hold all of its own.
 const MAPPED_MAX: usize = 64;
 
+/// Longest wait for the name of a block's file, which no bytes go with.
+const LEASE_TIME: Duration = Duration::from_secs(30);
+
 /// The worker's promise that a block's file stays as it is, kept as long as this.
 struct Lease {
     /// Both halves of the stream, present until drop.
@@ -99,7 +102,7 @@ pub(super) async fn map(shared: &Shared, worker: &Worker, block_id: i64, len: u6
 }
 
 async fn lease(shared: &Shared, server: &Server, block_id: i64) -> Result<(PathBuf, Lease), Failure> {
-    let limit = shared.options.data_read_timeout;
+    let limit = shared.options.data_read_timeout.min(LEASE_TIME);
     let id = server.ready().await?;
     let promote = shared.options.read_type == ReadType::CachePromote;
     let (requests, receiver) = mpsc::channel(1);

@@ -59,6 +59,7 @@ use super::proto::grpc::file::DeletePRequest;
 use super::proto::grpc::file::FileInfo;
 use super::proto::grpc::file::FileSystemMasterCommonPOptions;
 use super::proto::grpc::file::FsOpPId;
+use super::proto::grpc::file::GetFilePathPRequest;
 use super::proto::grpc::file::GetNewBlockIdForFilePOptions;
 use super::proto::grpc::file::GetNewBlockIdForFilePRequest;
 use super::proto::grpc::file::GetStatusPOptions;
@@ -202,6 +203,21 @@ impl Master {
             })
             .await?;
         answer.file_info.ok_or_else(|| incomplete_answer(Rpc::GetStatus, path))
+    }
+
+    /// Where the file with the number `file_id` is now; [`Fault::Stale`] once it was removed or replaced.
+    pub(super) async fn path_of(&self, file_id: i64) -> Result<FsPath> {
+        let message = GetFilePathPRequest { file_id: Some(file_id) };
+        let subject = format!("of file {file_id}");
+        let answer = self
+            .call(Rpc::GetFilePath, &subject, message, |channel, request| async move {
+                self.files(channel).get_file_path(request).await
+            })
+            .await?;
+        match answer.path {
+            Some(path) => FsPath::parse(&path),
+            None => Err(incomplete_answer(Rpc::GetFilePath, &subject)),
+        }
     }
 
     fn status_options(&self, access: bool) -> GetStatusPOptions {

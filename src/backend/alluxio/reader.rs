@@ -1,18 +1,21 @@
 //! An open file for reading: maps the blocks that a local worker holds, and fetches ranges of the others.
 //!
+//! Every step of a fetch has a time-out of its own, and so has the trying of other workers: a read has none beside
+//! those, so that it does not end while there is still another worker to ask.
+//!
 //! Lock order: none is held while another is taken, and none across a wait.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
 use super::block_read::Blocks;
+use super::error::Class;
 use super::fetch::Fetch;
 use super::layout::Layout;
 use super::layout::Piece;
@@ -81,10 +84,6 @@ impl Reader {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        Some(Instant::now() + self.shared.options.data_read_timeout)
-    }
-
     /// The whole of block `block` if a local worker's file has it.
     fn mapped(&self, ctx: &Ctx, block: usize) -> Result<Option<Bytes>> {
         if !self.short_circuit.load(Ordering::Relaxed) {
@@ -95,7 +94,7 @@ impl Reader {
             return Ok(known.clone());
         }
         let map = async { slot.get_or_try_init(|| self.map(block)).await.cloned() };
-        self.shared.bridge.run(ctx, self.deadline(), map)
+        self.shared.bridge.run(ctx, None, map)
     }
 
     async fn map(&self, block: usize) -> Result<Option<Bytes>> {
@@ -117,6 +116,9 @@ impl Reader {
                 Ok(None)
             }
             Err(failure) => {
+                if failure.class == Class::Connection {
+                    self.shared.workers.failed(&worker.address, &failure);
+                }
                 log::debug!("block {block} of {} is read through its worker: {}", self.path, failure.error);
                 Ok(None)
             }
@@ -136,7 +138,7 @@ impl Reader {
         }
         let slices = match ready(&plan)? {
             Some(slices) => slices,
-            None => self.shared.bridge.run(ctx, self.deadline(), arrival(&plan))?,
+            None => self.shared.bridge.run(ctx, None, arrival(&plan))?,
         };
         self.window.lock().consumed(&range);
         Ok(slices)
@@ -177,25 +179,11 @@ impl FileReader for Reader {
                 Some(bytes) => slices.push(bytes.slice(range.start as usize..range.end as usize)),
                 None => {
                     let start = self.layout.block_start(block);
-                    let fetched = self.fetched(ctx, start + range.start..start + range.end);
-                    slices.append(fetched.map_err(|err| self.concerning(err))?);
+                    slices.append(self.fetched(ctx, start + range.start..start + range.end)?);
                 }
             }
         }
         assert_eq!(slices.len() as u64, wanted.end - wanted.start, "a read of {wanted:?} of {}", self.path);
         Ok(slices)
-    }
-}
-
-impl Reader {
-    fn concerning(&self, err: FsError) -> FsError {
-        match err.fault() {
-            Fault::Interrupted => err,
-            Fault::TimedOut => {
-                let limit = self.shared.options.data_read_timeout;
-                err.context(format_args!("{}: no data for {limit:?}", self.path))
-            }
-            _ => err,
-        }
     }
 }

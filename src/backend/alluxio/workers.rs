@@ -18,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 
+use super::error::Failure;
 use super::flight::Flight;
 use super::master::Master;
 use super::options::AlluxioOptions;
@@ -34,6 +35,10 @@ use crate::fs::Result;
 /// How long a worker that failed is passed over: first time, and at most.
 const SHUN_MIN: Duration = Duration::from_secs(1);
 const SHUN_MAX: Duration = Duration::from_secs(30);
+
+/// The same for one that does not answer at all. Everybody who tries it loses the time of a time-out.
+const SHUN_SILENT_MIN: Duration = Duration::from_secs(30);
+const SHUN_SILENT_MAX: Duration = Duration::from_secs(300);
 
 /// A list this young is not asked for again, though nobody in it will do.
 const LIST_FRESH: Duration = Duration::from_secs(1);
@@ -124,14 +129,18 @@ impl Workers {
     }
 
     /// A worker did not answer or broke off: others are taken for a while.
-    pub(super) fn failed(&self, address: &HostPort) {
+    pub(super) fn failed(&self, address: &HostPort, failure: &Failure) {
+        let (least, most) = match failure.error.fault() {
+            Fault::TimedOut => (SHUN_SILENT_MIN, SHUN_SILENT_MAX),
+            _ => (SHUN_MIN, SHUN_MAX),
+        };
         let now = Instant::now();
         let mut shunned = self.shunned.lock();
         let time = match shunned.get(address) {
             // Many calls fail at once when a worker goes; that is one failure.
             Some(shun) if now < shun.until => return,
-            Some(shun) => (shun.time * 2).min(SHUN_MAX),
-            None => SHUN_MIN,
+            Some(shun) => (shun.time * 2).clamp(least, most),
+            None => least,
         };
         shunned.insert(address.clone(), Shun { until: now + time, time });
     }

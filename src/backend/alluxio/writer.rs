@@ -196,7 +196,7 @@ impl Writer {
         self.cut();
         let (sender, answer) = oneshot::channel();
         let (overflow, commands, notes) = (&mut self.overflow, &self.commands, &self.notes);
-        wait(&self.shared, ctx, None, async move {
+        wait(&self.shared, ctx, async move {
             Self::drain(overflow, commands, notes).await?;
             commands.send(command(sender)).await.map_err(|_| Self::verdict(notes))?;
             answer.await.unwrap_or_else(|_| Err(Self::verdict(notes)))
@@ -204,18 +204,14 @@ impl Writer {
     }
 }
 
-/// Waits like the bridge, but hears an interrupt only after a while.
-fn wait<T>(
-    shared: &Shared,
-    ctx: &Ctx,
-    deadline: Option<Instant>,
-    future: impl Future<Output = Result<T>>,
-) -> Result<T> {
+/// Waits like the bridge, but hears an interrupt only after a while. The job bounds its own steps, and may be going to
+/// another worker meanwhile.
+fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) -> Result<T> {
     let mut future = pin!(future);
     let patience = Instant::now() + PATIENCE;
     match shared.bridge.run(&Ctx::daemon(), Some(patience), async { Ok(future.as_mut().await) }) {
         Ok(result) => result,
-        Err(_) => shared.bridge.run(ctx, deadline, future),
+        Err(_) => shared.bridge.run(ctx, None, future),
     }
 }
 
@@ -223,9 +219,7 @@ impl FileWriter for Writer {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
         self.check()?;
         if !self.overflow.is_empty() {
-            let deadline = Some(Instant::now() + self.shared.options.data_write_timeout);
-            let drain = Self::drain(&mut self.overflow, &self.commands, &self.notes);
-            wait(&self.shared, ctx, deadline, drain)?;
+            wait(&self.shared, ctx, Self::drain(&mut self.overflow, &self.commands, &self.notes))?;
         }
         // From here on nothing waits, so that data is taken as a whole or not at all.
         self.take(data);
