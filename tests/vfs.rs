@@ -539,20 +539,46 @@ fn a_directory_is_read_in_pieces_from_any_offset() {
     }
     assert_eq!((seen[0].0.as_str(), seen[1].0.as_str()), (".", ".."));
     assert_eq!(seen.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 602);
-    // An entry that had no room is not counted: after forgetting the others, only the root is known.
-    let again = seen[300].1;
-    let mut counted = Vec::new();
+    // Once more from the middle: the same entries, which only the kernel knows the attributes of.
+    let middle = seen[300].1;
+    let mut again = 301;
     fixture
         .vfs
-        .readdirplus(&Ctx::daemon(), Ino::ROOT, fh, again, &mut |plus| {
-            assert_eq!(plus.item.name, seen[301 + counted.len()].0);
-            let room = counted.len() < 3;
-            if room {
-                counted.push(plus.entry.as_ref().unwrap().ino);
-            }
-            room
+        .readdirplus(&Ctx::daemon(), Ino::ROOT, fh, middle, &mut |plus| {
+            assert_eq!((plus.item.name, plus.item.next), (seen[again].0.as_str(), seen[again].1));
+            assert!(plus.entry.is_none());
+            again += 1;
+            true
         })
         .unwrap();
+    assert_eq!(again, 602);
+    fixture.vfs.releasedir(fh);
+    assert_eq!(fixture.vfs.open_handles(), 0);
+}
+
+#[test]
+fn an_entry_that_had_no_room_is_not_counted() {
+    let fixture = fixture();
+    for at in 0..600 {
+        fixture.vfs.mkdir(&Ctx::daemon(), Ino::ROOT, OsStr::new(&format!("d{at}")), 0o755).unwrap();
+    }
+    let fh = fixture.vfs.opendir(&Ctx::daemon(), Ino::ROOT).unwrap();
+    let mut counted = Vec::new();
+    let mut offset = 2;
+    for round in 1..=5 {
+        fixture
+            .vfs
+            .readdirplus(&Ctx::daemon(), Ino::ROOT, fh, offset, &mut |plus| {
+                let room = counted.len() < 3 * round;
+                if room {
+                    counted.push(plus.entry.as_ref().unwrap().ino);
+                    offset = plus.item.next;
+                }
+                room
+            })
+            .unwrap();
+    }
+    assert_eq!(counted.len(), 15);
     fixture.vfs.releasedir(fh);
     counted.into_iter().for_each(|ino| fixture.vfs.forget(ino, 1));
     for at in 0..600 {

@@ -97,8 +97,12 @@ pub trait FileSystem: Send + Sync {
 /// A directory's entries as they come from the backend, batch by batch, so that a large directory is
 /// neither waited for nor held as a whole.
 pub trait Listing: Send {
-    /// The next entries, at least one, or an empty vector at the end.
+    /// The next entries, at least one, or an empty vector at the end. An entry that is there from the first call to
+    /// the last is given once, whatever else is added and removed meanwhile.
     fn next_batch(&mut self, ctx: &Ctx) -> Result<Vec<DirEntry>>;
+
+    /// The directory was renamed through this mount while it is being listed.
+    fn renamed(&mut self, to: &FsPath);
 }
 
 /// A complete file, open for reading. Shared by threads; reads may overlap and come in any order.

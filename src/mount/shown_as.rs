@@ -141,6 +141,10 @@ impl Listing for ShownListing {
         }
         Ok(batch)
     }
+
+    fn renamed(&mut self, to: &FsPath) {
+        self.inner.renamed(to);
+    }
 }
 
 struct ShownReader {

@@ -1,8 +1,13 @@
 //! Operations on open directories.
 //!
-//! Offsets are stable while a directory is open: 0 and 1 are `.` and `..`, then the entries in the order in
-//! which the backend listed them. Reading at 0 again (rewinddir) lists anew.
+//! Entries come from the backend part by part, and go to the kernel with their attributes. What was given is kept in
+//! the [`Trail`], without attributes, so that an offset stays good as long as the directory is open: seeking back shows
+//! what was there. Reading at 0 again (rewinddir) lists anew.
+//!
+//! An open directory so takes bounded memory, however large it is: one part of the backend's (1,000 entries of Alluxio
+//! take 200 KB) and the end of the trail (64 KB).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,15 +18,17 @@ use super::Fh;
 use super::Ino;
 use super::PlusItem;
 use super::Vfs;
+use super::trail::Trail;
 use crate::fs::Ctx;
 use crate::fs::DirEntry;
 use crate::fs::Fault;
 use crate::fs::FileKind;
 use crate::fs::FsError;
+use crate::fs::FsPath;
 use crate::fs::Listing;
 use crate::fs::Result;
 
-/// `.` and `..`.
+/// The offsets of `.` and `..` are 0 and 1; those of the entries are their positions in the trail after that.
 const DOTS: u64 = 2;
 
 /// An open directory.
@@ -33,9 +40,11 @@ pub(super) struct OpenDir {
 
 #[derive(Default)]
 struct ReadDir {
-    /// What the backend has listed so far.
-    entries: Vec<DirEntry>,
-    state: Source,
+    /// What was given.
+    trail: Trail,
+    /// What the backend has listed and was not given yet.
+    ahead: VecDeque<DirEntry>,
+    source: Source,
 }
 
 /// Where further entries come from.
@@ -43,17 +52,31 @@ struct ReadDir {
 enum Source {
     #[default]
     NotAsked,
-    Open(Box<dyn Listing>),
+    /// The listing, and the path that it knows.
+    Open(Box<dyn Listing>, FsPath),
     AtEnd,
 }
+
+impl ReadDir {
+    /// The first entry ahead counts as given.
+    fn pass(&mut self) {
+        if let Some(entry) = self.ahead.pop_front() {
+            self.trail.push(&entry.name, entry.attr.id, entry.attr.kind);
+        }
+    }
+}
+
+/// Takes an entry, and what the backend has listed of it, if that is still known; false if there is no more room.
+type Visit<'a> = dyn FnMut(&DirItem<'_>, Option<&DirEntry>) -> Result<bool> + 'a;
 
 impl Vfs {
     /// Opens the directory `ino`.
     pub fn opendir(&self, ctx: &Ctx, ino: Ino) -> Result<Fh> {
         self.check_opens()?;
+        let path = self.path(ino)?;
         // The listing starts here, so that a directory that cannot be read fails to open, as POSIX has it.
-        let listing = self.fs.list(ctx, &self.path(ino)?)?;
-        let read = ReadDir { entries: Vec::new(), state: Source::Open(listing) };
+        let source = Source::Open(self.fs.list(ctx, &path)?, path);
+        let read = ReadDir { source, ..ReadDir::default() };
         Ok(self.dirs.insert(Arc::new(OpenDir { ino, read: Mutex::new(read) })))
     }
 
@@ -100,62 +123,86 @@ impl Vfs {
         self.entry(dir, &listed.name, listed.attr.clone()).map(Some)
     }
 
-    fn each_entry(
-        &self,
-        ctx: &Ctx,
-        ino: Ino,
-        fh: Fh,
-        offset: u64,
-        visit: &mut dyn FnMut(&DirItem<'_>, Option<&DirEntry>) -> Result<bool>,
-    ) -> Result<()> {
+    fn each_entry(&self, ctx: &Ctx, ino: Ino, fh: Fh, offset: u64, visit: &mut Visit<'_>) -> Result<()> {
         let dir =
             self.dirs.find(fh).filter(|dir| dir.ino == ino).ok_or_else(|| FsError::new(Fault::BadHandle))?;
         let mut read = dir.read.lock();
-        if offset == 0 && !read.entries.is_empty() {
+        if offset == 0 && read.trail.end() > 0 {
             *read = ReadDir::default();
         }
-        for at in offset.. {
-            let next = at + 1;
-            let dots = |name| DirItem { name, ino: ino.0, kind: FileKind::Directory, next };
-            let more = match at {
-                0 => visit(&dots("."), None)?,
-                1 => visit(&dots(".."), None)?,
-                _ => match self.listed(ctx, ino, &mut read, at - DOTS)? {
-                    Some(listed) => {
-                        let (name, attr) = (listed.name.as_str(), &listed.attr);
-                        visit(&DirItem { name, ino: attr.id, kind: attr.kind, next }, Some(listed))?
-                    }
-                    None => false,
-                },
-            };
-            if !more {
-                break;
-            }
+        let mut offset = offset;
+        while let Some(next) = self.give(ctx, ino, &mut read, offset, visit)? {
+            offset = next;
         }
         Ok(())
     }
 
-    /// The entry number `index`, asking the backend as far as needed; none at the end.
-    fn listed<'a>(
+    /// Gives the entry at `offset` to `visit`. Returns where the next one is; none at the end, or if there was no room.
+    fn give(
         &self,
         ctx: &Ctx,
         ino: Ino,
-        read: &'a mut ReadDir,
-        index: u64,
-    ) -> Result<Option<&'a DirEntry>> {
-        let Ok(index) = usize::try_from(index) else { return Ok(None) };
-        while read.entries.len() <= index {
-            ctx.check()?;
-            match &mut read.state {
-                Source::NotAsked => read.state = Source::Open(self.fs.list(ctx, &self.path(ino)?)?),
-                Source::Open(listing) => match listing.next_batch(ctx)? {
-                    batch if batch.is_empty() => read.state = Source::AtEnd,
-                    batch => read.entries.extend(batch),
-                },
-                Source::AtEnd => return Ok(None),
+        read: &mut ReadDir,
+        offset: u64,
+        visit: &mut Visit<'_>,
+    ) -> Result<Option<u64>> {
+        if offset < DOTS {
+            let (name, next) = (if offset == 0 { "." } else { ".." }, offset + 1);
+            let item = DirItem { name, ino: ino.0, kind: FileKind::Directory, next };
+            return Ok(visit(&item, None)?.then_some(next));
+        }
+        let position = self.list_until(ctx, ino, read, offset - DOTS)?;
+        if let Some(passed) = read.trail.at(position)? {
+            let next = DOTS + passed.end;
+            let item = DirItem { name: &passed.name, ino: passed.id, kind: passed.kind, next };
+            return Ok(visit(&item, None)?.then_some(next));
+        }
+        let Some(listed) = read.ahead.front() else { return Ok(None) };
+        let (name, attr) = (listed.name.as_str(), &listed.attr);
+        let next = DOTS + read.trail.end_with(name);
+        if !visit(&DirItem { name, ino: attr.id, kind: attr.kind, next }, Some(listed))? {
+            return Ok(None);
+        }
+        read.pass();
+        Ok(Some(next))
+    }
+
+    /// Asks the backend as far as needed for an entry at `position`. Returns where it really is: an offset from before
+    /// a rewind can lie further than anything that was given since, and what is before it is passed over.
+    fn list_until(&self, ctx: &Ctx, ino: Ino, read: &mut ReadDir, position: u64) -> Result<u64> {
+        while position > read.trail.end() {
+            if read.ahead.is_empty() && !self.list_more(ctx, ino, read)? {
+                return Ok(read.trail.end());
+            }
+            read.pass();
+            if position < read.trail.end() {
+                return Ok(read.trail.end());
             }
         }
-        Ok(read.entries.get(index))
+        if position == read.trail.end() && read.ahead.is_empty() {
+            self.list_more(ctx, ino, read)?;
+        }
+        Ok(position)
+    }
+
+    /// Asks the backend for the next part; false at the end.
+    fn list_more(&self, ctx: &Ctx, ino: Ino, read: &mut ReadDir) -> Result<bool> {
+        ctx.check()?;
+        // A directory that was removed has no more entries.
+        let Some(path) = self.inodes.path(ino) else { return Ok(false) };
+        if let Source::NotAsked = read.source {
+            read.source = Source::Open(self.fs.list(ctx, &path)?, path.clone());
+        }
+        let Source::Open(listing, known) = &mut read.source else { return Ok(false) };
+        if path != *known {
+            listing.renamed(&path);
+            *known = path;
+        }
+        read.ahead = listing.next_batch(ctx)?.into();
+        if read.ahead.is_empty() {
+            read.source = Source::AtEnd;
+        }
+        Ok(!read.ahead.is_empty())
     }
 
     /// Closes an open directory.

@@ -12,6 +12,7 @@ mod inodes;
 mod names;
 mod process;
 mod stream;
+mod trail;
 mod xattrs;
 
 use std::collections::HashMap;

@@ -107,6 +107,18 @@ pub(crate) fn threads(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
 }
 
+/// The most memory that `pid` has had since [`forget_peak`], in bytes.
+pub(crate) fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// The peak of `pid` is what it has now.
+pub(crate) fn forget_peak(pid: u32) {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
 /// The processes that have `entry`, as `NAME=value`, in the environment that they were started with.
 pub(crate) fn with_environment(entry: &str) -> Vec<u32> {
     let mut found = Vec::new();

@@ -17,7 +17,6 @@ use bytes::Bytes;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
-use tonic::Streaming;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -65,8 +64,8 @@ use super::proto::grpc::file::GetNewBlockIdForFilePRequest;
 use super::proto::grpc::file::GetStatusPOptions;
 use super::proto::grpc::file::GetStatusPRequest;
 use super::proto::grpc::file::ListStatusPOptions;
-use super::proto::grpc::file::ListStatusPRequest;
-use super::proto::grpc::file::ListStatusPResponse;
+use super::proto::grpc::file::ListStatusPartialPOptions;
+use super::proto::grpc::file::ListStatusPartialPRequest;
 use super::proto::grpc::file::LoadMetadataPType;
 use super::proto::grpc::file::RenamePOptions;
 use super::proto::grpc::file::RenamePRequest;
@@ -77,6 +76,7 @@ use super::proto::grpc::file::SetAttributePRequest;
 use super::proto::grpc::file::WritePType;
 use super::proto::grpc::file::XAttrUpdateStrategy;
 use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
+use super::proto::grpc::file::list_status_partial_p_options::OffsetType;
 use super::proto::grpc::meta::GetMasterInfoPOptions;
 use super::proto::grpc::meta::MasterInfo;
 use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClientServiceClient;
@@ -140,10 +140,11 @@ pub(super) struct UfsEnd {
     pub(super) content_hash: Option<String>,
 }
 
-/// A listing as it comes: the first message, and the rest.
-pub(super) struct ListStream {
-    pub(super) first: Vec<FileInfo>,
-    pub(super) rest: Streaming<ListStatusPResponse>,
+/// A part of a listing, in the order of names.
+pub(super) struct Listed {
+    pub(super) entries: Vec<FileInfo>,
+    /// Whether there are entries after these.
+    pub(super) more: bool,
 }
 
 /// The master as one, whichever of them serves.
@@ -230,20 +231,27 @@ impl Master {
         }
     }
 
-    /// The entries of `path`; if that is a file, the file itself.
-    pub(super) async fn list_status(&self, path: &FsPath) -> Result<ListStream> {
+    /// At most `most` entries of `path`, in the order of names, those after the name `after` if one is given, be it
+    /// still there or not; if `path` is a file, the file itself.
+    pub(super) async fn list_status(&self, path: &FsPath, after: Option<&str>, most: i32) -> Result<Listed> {
         let options = ListStatusPOptions {
             load_metadata_type: Some(self.load_type().into()),
             common_options: Some(self.loading()),
             ..ListStatusPOptions::default()
         };
-        let message = ListStatusPRequest { path: text(path), options: Some(options) };
-        self.call(Rpc::ListStatus, path, message, |channel, request| async move {
-            let mut rest = self.files(channel).list_status(request).await?.into_inner();
-            let first = rest.message().await?.unwrap_or_default().file_infos;
-            Ok(Response::new(ListStream { first, rest }))
-        })
-        .await
+        let partial = ListStatusPartialPOptions {
+            options: Some(options),
+            batch_size: Some(most),
+            prefix: None,
+            offset_type: after.map(|name| OffsetType::StartAfter(name.to_owned())),
+        };
+        let message = ListStatusPartialPRequest { path: text(path), options: Some(partial) };
+        let answer = self
+            .call(Rpc::ListStatus, path, message, |channel, request| async move {
+                self.files(channel).list_status_partial(request).await
+            })
+            .await?;
+        Ok(Listed { more: answer.is_truncated(), entries: answer.file_infos })
     }
 
     /// A new file with the permission bits `mode`, to be written by the one who gets the answer.
@@ -463,11 +471,6 @@ impl Master {
         answer.master_info.ok_or_else(|| incomplete_answer(Rpc::GetMasterInfo, &"of the cluster"))
     }
 
-    /// What an error of a listing that was begun means.
-    pub(super) fn list_failure(&self, path: &FsPath, status: &Status) -> FsError {
-        failure(Rpc::ListStatus, path, "the master", status).error
-    }
-
     fn files(&self, channel: Channel) -> FileClient {
         FileClient::new(channel).max_decoding_message_size(self.message_max())
     }
@@ -476,7 +479,7 @@ impl Master {
         BlockClient::new(channel).max_decoding_message_size(self.message_max())
     }
 
-    /// Far more than tonic's default of 4 MiB: one message of a listing has up to 10,000 entries.
+    /// Far more than tonic's default of 4 MiB: a file of many blocks has a long entry, and a listing many entries.
     pub(super) fn message_max(&self) -> usize {
         usize::try_from(self.options.max_message).unwrap_or(usize::MAX)
     }
@@ -733,7 +736,7 @@ mod tests {
         drop(sendable(master.new_block(&mut file)));
         drop(sendable(master.complete_file(&file, None)));
         drop(sendable(master.block_info(0)));
-        drop(sendable(master.list_status(&root)));
+        drop(sendable(master.list_status(&root, None, 1)));
     }
 
     #[test]

@@ -371,8 +371,7 @@ impl FileSystem for AlluxioFs {
 
     fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
         let place = self.shared.place(path)?;
-        let stream = self.shared.bridge.run(ctx, None, self.shared.master.list_status(&place))?;
-        Ok(Box::new(AlluxioListing::new(Arc::clone(&self.shared), place, stream)?))
+        Ok(Box::new(AlluxioListing::open(&self.shared, ctx, place)?))
     }
 
     fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {

@@ -11,6 +11,7 @@ use super::translate;
 use crate::fs::Ctx;
 use crate::fs::DirEntry;
 use crate::fs::Fault;
+use crate::fs::FsPath;
 use crate::fs::Listing;
 use crate::fs::Result;
 
@@ -50,5 +51,8 @@ impl Listing for LocalListing {
             }
         }
         Ok(batch)
+    }
+    fn renamed(&mut self, _to: &FsPath) {
+        // The descriptor stays the directory's.
     }
 }
