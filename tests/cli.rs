@@ -866,7 +866,8 @@ fn the_doctor_names_what_keeps_a_mount_from_working_and_the_cure() {
     let place = Place::new();
     let done = place.run(&["doctor", &place.text("missing")]);
     assert_eq!(done.code, Some(1), "there is no master and no such directory: {done:?}");
-    let line = |start: &str| done.out.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    let line =
+        |start: &str| done.out.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
     assert!(line("ok       /dev/fuse").ends_with("can be opened"), "{done:?}");
     assert!(line("problem  masters").contains("-> set alluxio.master.hostname"), "{done:?}");
     assert!(line("problem  mount point").contains("-> `mkdir -p "), "{done:?}");
@@ -879,6 +880,7 @@ fn the_doctor_names_what_keeps_a_mount_from_working_and_the_cure() {
     assert_eq!(masters["verdict"], "problem");
     assert!(masters["text"].as_str().unwrap().contains("127.0.0.1:9"), "{masters}");
     assert!(masters["cure"].as_str().unwrap().contains("firewall"), "{masters}");
-    assert!(findings.iter().all(|finding| finding["verdict"] == "problem" || finding["cure"].is_null()
+    assert!(findings.iter().all(|finding| finding["verdict"] == "problem"
+        || finding["cure"].is_null()
         || finding["verdict"] == "warning"));
 }

@@ -117,20 +117,15 @@ pub(super) enum Destination {
     ReplaceFile,
 }
 
+/// Extended attributes by their names.
+pub(super) type Xattrs = HashMap<String, Bytes>;
+
 /// One attribute to change. Owner and group are separate calls: together they must match in the master's eyes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Mode(u32),
     Owner(String),
     Group(String),
-    /// Sets these extended attributes and leaves the others. Needs the right to write.
-    Xattrs(HashMap<String, Bytes>),
-    /// The same for the owner, who needs no other right: the master asks for none, if the mode is there.
-    OwnersXattrs(HashMap<String, Bytes>, u32),
-    /// Removes an extended attribute.
-    NoXattr(String),
-    /// Several at once, for the owner.
-    Settings(Box<Settings>),
 }
 
 /// What the under file system has of a file that was written through.
@@ -367,38 +362,77 @@ impl Master {
         Ok(())
     }
 
-    /// Changes one attribute, or a few extended ones. Sends that and nothing else: every field that is present is applied, a time to live
-    /// too.
+    /// Changes one attribute.
     pub(super) async fn set_attribute(&self, path: &FsPath, change: Change) -> Result<()> {
-        let mut options = SetAttributePOptions {
-            common_options: Some(FileSystemMasterCommonPOptions {
-                sync_interval_ms: self.sync_interval_ms(),
-                ..FileSystemMasterCommonPOptions::default()
-            }),
-            ..SetAttributePOptions::default()
-        };
-        let mut rpc = Rpc::SetAttribute;
+        self.set_attribute_with(path, change, Xattrs::new()).await
+    }
+
+    /// Changes one attribute and sets `along`, for which the master then asks no right of its own.
+    pub(super) async fn set_attribute_with(
+        &self,
+        path: &FsPath,
+        change: Change,
+        along: Xattrs,
+    ) -> Result<()> {
+        let mut options = self.xattr_change(XAttrUpdateStrategy::UnionReplace, along);
         match change {
             Change::Mode(mode) => options.mode = Some(permissions(mode)),
             Change::Owner(name) => options.owner = Some(name),
             Change::Group(name) => options.group = Some(name),
-            Change::Xattrs(pairs) => {
-                rpc = Rpc::SetXattr;
-                options.xattr = pairs;
-                options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
-            }
-            Change::OwnersXattrs(pairs, mode) => {
-                options.mode = Some(permissions(mode));
-                options.xattr = pairs;
-                options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
-            }
-            Change::NoXattr(name) => {
-                rpc = Rpc::SetXattr;
-                options.xattr = HashMap::from([(name, Bytes::new())]);
-                options.xattr_update_strategy = Some(XAttrUpdateStrategy::DeleteKeys.into());
-            }
-            Change::Settings(settings) => set(&mut options, *settings),
         }
+        self.apply(Rpc::SetAttribute, path, options).await
+    }
+
+    /// Sets several attributes at once, for the owner.
+    pub(super) async fn set_all(&self, path: &FsPath, settings: Settings) -> Result<()> {
+        let mut options = self.xattr_change(XAttrUpdateStrategy::UnionReplace, settings.xattrs);
+        options.mode = Some(permissions(settings.mode));
+        if let Some((pinned, media)) = settings.pinned {
+            options.pinned = Some(pinned);
+            options.pinned_media = media;
+        }
+        if let Some((min, max)) = settings.replication {
+            options.replication_min = Some(min);
+            options.replication_max = Some(max);
+        }
+        if let (Some((ttl, action)), Some(common)) = (settings.ttl, &mut options.common_options) {
+            common.ttl = Some(ttl);
+            common.ttl_action = Some(action.into());
+        }
+        self.apply(Rpc::SetAttribute, path, options).await
+    }
+
+    /// Sets these extended attributes and leaves the others. Needs the right to write.
+    pub(super) async fn set_xattrs(&self, path: &FsPath, pairs: Xattrs) -> Result<()> {
+        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::UnionReplace, pairs)).await
+    }
+
+    /// Sets those of `pairs` that are not there yet, in one step.
+    pub(super) async fn add_xattrs(&self, path: &FsPath, pairs: Xattrs) -> Result<()> {
+        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::UnionPreserve, pairs)).await
+    }
+
+    /// Removes extended attributes.
+    pub(super) async fn remove_xattrs(&self, path: &FsPath, names: Vec<String>) -> Result<()> {
+        let pairs = names.into_iter().map(|name| (name, Bytes::new())).collect();
+        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::DeleteKeys, pairs)).await
+    }
+
+    /// Nothing but extended attributes. Without any, no strategy: the master would apply it to all.
+    fn xattr_change(&self, strategy: XAttrUpdateStrategy, pairs: Xattrs) -> SetAttributePOptions {
+        SetAttributePOptions {
+            common_options: Some(FileSystemMasterCommonPOptions {
+                sync_interval_ms: self.sync_interval_ms(),
+                ..FileSystemMasterCommonPOptions::default()
+            }),
+            xattr_update_strategy: (!pairs.is_empty()).then_some(strategy.into()),
+            xattr: pairs,
+            ..SetAttributePOptions::default()
+        }
+    }
+
+    /// Sends `options` and nothing else: every field that is present is applied, a time to live too.
+    async fn apply(&self, rpc: Rpc, path: &FsPath, options: SetAttributePOptions) -> Result<()> {
         let message = SetAttributePRequest { path: text(path), options: Some(options) };
         self.call(rpc, path, message, |channel, request| async move {
             self.files(channel).set_attribute(request).await
@@ -662,27 +696,6 @@ impl Master {
 fn text(path: &FsPath) -> Option<String> {
     debug_assert!(!path.as_str().contains(MISREAD), "{path} was not checked");
     Some(path.as_str().to_owned())
-}
-
-/// Puts `settings` into the options of a call that changes attributes.
-fn set(options: &mut SetAttributePOptions, settings: Settings) {
-    options.mode = Some(permissions(settings.mode));
-    if !settings.xattrs.is_empty() {
-        options.xattr = settings.xattrs;
-        options.xattr_update_strategy = Some(XAttrUpdateStrategy::UnionReplace.into());
-    }
-    if let Some((pinned, media)) = settings.pinned {
-        options.pinned = Some(pinned);
-        options.pinned_media = media;
-    }
-    if let Some((min, max)) = settings.replication {
-        options.replication_min = Some(min);
-        options.replication_max = Some(max);
-    }
-    if let (Some((ttl, action)), Some(common)) = (settings.ttl, &mut options.common_options) {
-        common.ttl = Some(ttl);
-        common.ttl_action = Some(action.into());
-    }
 }
 
 /// Alluxio has no set-user-id, set-group-id and sticky bits; they are dropped, as its own client does.

@@ -68,9 +68,9 @@ use self::master::Change;
 use self::master::Destination;
 use self::master::Master;
 use self::master::Removal;
+use self::master::Xattrs;
 use self::names::Names;
 use self::proto::grpc::file::FileInfo;
-use self::times::KeptTimes;
 use self::workers::Workers;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -86,6 +86,7 @@ use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::StatFs;
+use crate::fs::Timestamp;
 use crate::fs::XattrMode;
 
 /// The unit in which capacity is shown, as Alluxio's own mount does.
@@ -217,7 +218,7 @@ impl Shared {
 
     /// Gives what `ctx` has just made at `place` to the user that the policy says. That it cannot be given away is
     /// no reason to fail: it exists and can be used.
-    async fn adopt(&self, ctx: &Ctx<'_>, place: &FsPath, info: FileInfo) -> FileInfo {
+    async fn adopt(&self, ctx: &Ctx<'_>, place: &FsPath, mut info: FileInfo) -> FileInfo {
         let (uid, gid) = match self.owners.policy {
             OwnerPolicy::LaunchUser { .. } => return info,
             OwnerPolicy::SystemUser => (ctx.uid, ctx.gid),
@@ -225,28 +226,11 @@ impl Shared {
         };
         let owner = self.owners.names.user(uid).filter(|name| name != info.owner());
         let group = self.owners.names.group(gid).filter(|name| name != info.group());
-        if owner.is_none() && group.is_none() {
-            return info;
-        }
-        let given = async {
-            self.give(place, owner, group).await?;
-            self.master.known_status(place).await
-        };
-        given.await.unwrap_or_else(|err| {
+        let steps = [group.map(Change::Group), owner.map(Change::Owner), None];
+        if let Err(err) = self.take_steps(place, &mut info, steps, Xattrs::new()).await {
             log::warn!("{place} stays with {}:{}: {err}", info.owner(), info.group());
-            info
-        })
-    }
-
-    /// Sets owner and group, in two calls: one with both makes the master check that they go together.
-    async fn give(&self, place: &FsPath, owner: Option<String>, group: Option<String>) -> Result<()> {
-        if let Some(group) = group {
-            self.master.set_attribute(place, Change::Group(group)).await?;
         }
-        if let Some(owner) = owner {
-            self.master.set_attribute(place, Change::Owner(owner)).await?;
-        }
-        Ok(())
+        info
     }
 
     /// Removes `place`, which must be a directory or must not be one: the master does not tell them apart.
@@ -285,45 +269,72 @@ impl Shared {
         }
     }
 
-    /// Applies `change` and returns what is there then.
+    /// Applies `change` and returns what is there then. The times that it sets, and that something was changed now,
+    /// are kept by the first of its calls.
     async fn change(&self, place: &FsPath, change: &SetAttr) -> Result<FileInfo> {
-        let before = self.master.get_status(place).await?;
-        let (owner, group) = self.new_owner(&before, change)?;
-        let present = before.mode().cast_unsigned();
-        let mode = change.mode.map(|mode| mode & 0o777).filter(|mode| *mode != present);
-        let times = self.options.times && change.has_times();
-        let after = if owner.is_none() && group.is_none() && mode.is_none() && !times {
-            before
-        } else {
-            self.give(place, owner, group).await?;
-            if let Some(mode) = mode {
-                self.master.set_attribute(place, Change::Mode(mode)).await?;
+        let mut info = self.master.get_status(place).await?;
+        let special = change.mode.is_some_and(|mode| mode & SPECIAL != 0);
+        let present = info.mode().cast_unsigned();
+        let mode = change.mode.map(|mode| mode & 0o777).filter(|mode| !special || *mode != present);
+        let (owner, group) = self.new_owner(&info, change)?;
+        let steps = [group.map(Change::Group), owner.map(Change::Owner), mode.map(Change::Mode)];
+        let along =
+            if self.options.times { times::after(&info, change, Timestamp::now()) } else { Xattrs::new() };
+        if steps.iter().any(Option::is_some) {
+            self.take_steps(place, &mut info, steps, along).await?;
+        } else if change.has_times() {
+            self.keep(place, &mut info, along, change.now).await?;
+        } else if !special {
+            // What was to be set is so already. That is a change all the same, if it is for us to make one.
+            match self.keep(place, &mut info, along, false).await {
+                Err(err) if err.fault() == Fault::NotPermitted => {}
+                outcome => outcome?,
             }
-            if times {
-                self.keep_times(place, &before, mode.unwrap_or(present), change).await?;
-            }
-            self.master.known_status(place).await?
-        };
-        match change.mode {
-            Some(mode) if mode & SPECIAL != 0 => {
-                let detail = format!("{place}: Alluxio has no set-user-id, set-group-id and sticky bits");
-                Err(FsError::because(Fault::NotPermitted, detail))
-            }
-            _ => Ok(after),
         }
+        if special {
+            let detail = format!("{place}: Alluxio has no set-user-id, set-group-id and sticky bits");
+            return Err(FsError::because(Fault::NotPermitted, detail));
+        }
+        Ok(info)
     }
 
-    /// Keeps the times of `change` with the file. Those of now are for everybody who may write, which the master
-    /// checks; others are for the owner, who needs no right to write.
-    async fn keep_times(&self, place: &FsPath, before: &FileInfo, mode: u32, change: &SetAttr) -> Result<()> {
-        let pairs = KeptTimes::after(before, change).value();
-        let owner = before.owner() == self.options.user;
-        let change = match (owner, change.now) {
-            (true, _) if mode & 0o200 != 0 => Change::Xattrs(pairs),
-            (true, _) | (false, false) => Change::OwnersXattrs(pairs, mode),
-            (false, true) => Change::Xattrs(pairs),
-        };
-        self.master.set_attribute(place, change).await
+    /// Makes one change after the other, as owner and group in one call would have to go together in the master's
+    /// eyes, and notes them in `info`. The first takes the extended attributes `along`.
+    async fn take_steps(
+        &self,
+        place: &FsPath,
+        info: &mut FileInfo,
+        steps: [Option<Change>; 3],
+        mut along: Xattrs,
+    ) -> Result<()> {
+        for step in steps.into_iter().flatten() {
+            let along = std::mem::take(&mut along);
+            self.master.set_attribute_with(place, step.clone(), along.clone()).await?;
+            info.xattr.extend(along);
+            match step {
+                Change::Mode(mode) => info.mode = Some(mode.cast_signed()),
+                Change::Owner(name) => info.owner = Some(name),
+                Change::Group(name) => info.group = Some(name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps `pairs` with the file. Times of now are for everybody who may write, which the master checks; all else
+    /// is for the owner, who needs no right to write.
+    async fn keep(&self, place: &FsPath, info: &mut FileInfo, pairs: Xattrs, now: bool) -> Result<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let mode = info.mode().cast_unsigned();
+        let is_owner = info.owner() == self.options.user;
+        if is_owner && mode & 0o200 != 0 || !is_owner && now {
+            self.master.set_xattrs(place, pairs.clone()).await?;
+        } else {
+            self.master.set_attribute_with(place, Change::Mode(mode), pairs.clone()).await?;
+        }
+        info.xattr.extend(pairs);
+        Ok(())
     }
 
     /// Names for the numbers in `change` that are not already shown. So `cp -p` by the one who mounts, which gives a

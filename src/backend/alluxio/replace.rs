@@ -4,13 +4,12 @@
 //! Carried over are owner, group, mode, extended attributes, pinning, replication and the time to live, which starts
 //! anew. Access control lists that say more than the mode are not.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use super::Shared;
 use super::master::Change;
 use super::master::Destination;
+use super::master::Xattrs;
 use super::proto::grpc::TtlAction;
 use super::proto::grpc::file::FileInfo;
 use super::times;
@@ -24,7 +23,7 @@ pub(super) struct Settings {
     /// Permission bits. Always sent: with them the master asks only whether the file is ours.
     pub(super) mode: u32,
     /// Extended attributes.
-    pub(super) xattrs: HashMap<String, Bytes>,
+    pub(super) xattrs: Xattrs,
     /// Whether and where it is pinned.
     pub(super) pinned: Option<(bool, Vec<String>)>,
     /// Least and largest number of copies.
@@ -38,8 +37,8 @@ impl Settings {
     fn missing(old: &FileInfo, new: &FileInfo) -> Option<Self> {
         // Times of the old content mean nothing for the new.
         let lacks =
-            |(key, value): &(&String, &Bytes)| *key != times::KEY && new.xattr.get(*key) != Some(*value);
-        let xattrs: HashMap<_, _> =
+            |(key, value): &(&String, &Bytes)| !times::is_own(key) && new.xattr.get(*key) != Some(*value);
+        let xattrs: Xattrs =
             old.xattr.iter().filter(lacks).map(|(key, value)| (key.clone(), value.clone())).collect();
         let pins = |info: &FileInfo| (info.pinned(), info.medium_type.clone());
         let copies = |info: &FileInfo| (info.replication_min(), info.replication_max());
@@ -84,30 +83,26 @@ impl Shared {
     /// may write a file of somebody else cannot give the new one away.
     async fn carry_over(&self, place: &FsPath, old: &FileInfo, mut new: FileInfo) -> FileInfo {
         if let Some(settings) = Settings::missing(old, &new) {
-            match self.master.set_attribute(place, Change::Settings(Box::new(settings))).await {
+            let (mode, xattrs) = (settings.mode, settings.xattrs.clone());
+            match self.master.set_all(place, settings).await {
                 Ok(()) => {
-                    new.mode = old.mode;
-                    new.xattr = old.xattr.clone();
-                    new.xattr.remove(times::KEY);
+                    new.mode = Some(mode.cast_signed());
+                    new.xattr.extend(xattrs);
                 }
                 Err(err) => log::warn!("a file that is written again loses what was set on it: {err}"),
             }
         }
         let differs = |old: &str, new: &str| (old != new).then(|| old.to_owned());
-        let owner = differs(old.owner(), new.owner());
-        let group = differs(old.group(), new.group()).filter(|group| !group.is_empty());
-        match self.give(place, owner, group).await {
-            Ok(()) => {
-                new.owner.clone_from(&old.owner);
-                new.group.clone_from(&old.group);
-            }
-            Err(err) => log::warn!(
+        let owner = differs(old.owner(), new.owner()).map(Change::Owner);
+        let group = differs(old.group(), new.group()).filter(|group| !group.is_empty()).map(Change::Group);
+        if let Err(err) = self.take_steps(place, &mut new, [group, owner, None], Xattrs::new()).await {
+            log::warn!(
                 "a file of {}:{} that is written again belongs to {}:{}: {err}",
                 old.owner(),
                 old.group(),
                 new.owner(),
                 new.group()
-            ),
+            );
         }
         new
     }
@@ -129,14 +124,14 @@ mod tests {
         }
     }
 
-    fn xattr(key: &str) -> HashMap<String, Bytes> {
-        HashMap::from([(key.to_owned(), Bytes::from_static(b"v"))])
+    fn xattr(key: &str) -> Xattrs {
+        Xattrs::from([(key.to_owned(), Bytes::from_static(b"v"))])
     }
 
     #[test]
     fn a_file_that_has_everything_needs_no_call() {
         assert_eq!(Settings::missing(&info(), &info()), None);
-        let old = FileInfo { xattr: xattr(times::KEY), ..info() };
+        let old = FileInfo { xattr: xattr(times::SET), ..info() };
         assert_eq!(Settings::missing(&old, &info()), None, "times are those of the old content");
     }
 

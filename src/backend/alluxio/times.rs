@@ -3,19 +3,26 @@
 //!
 //! Beside each time stands the master's own time at that moment. Once the master's is newer, the file was changed
 //! (or read) since, and the kept time is void, as POSIX wants it.
+//!
+//! The time of the last change of attributes, which the master does not know at all, is kept in the same way, in an
+//! attribute of its own: two clients of which one sets times and the other a mode then lose nothing. Both travel with
+//! the call that makes the change.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
 
+use super::master::Xattrs;
 use super::proto::grpc::file::FileInfo;
 use crate::fs::Attr;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
 
-/// The extended attribute. Names that applications can use begin with `user.`.
-pub(super) const KEY: &str = "alluxio-fuse.times";
+/// The extended attribute with the times that were set. Names that applications can use begin with `user.`.
+pub(super) const SET: &str = "alluxio-fuse.times";
+
+/// The one with the time of the last change of attributes.
+const CHANGED: &str = "alluxio-fuse.ctime";
 
 /// A time, and the master's time for the same that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,7 @@ pub(super) struct KeptTimes {
 impl KeptTimes {
     /// Those of a file that still hold. What cannot be read counts as absent.
     fn of(info: &FileInfo) -> Self {
-        let Some(value) = info.xattr.get(KEY) else { return Self::default() };
-        let text = std::str::from_utf8(value).unwrap_or_default();
+        let text = text(info, SET);
         let find = |word: &str| text.split(' ').find_map(|part| Kept::parse(part.strip_prefix(word)?));
         Self {
             accessed: find("a=").filter(|kept| info.last_access_time_ms() <= kept.stamp_ms),
@@ -44,7 +50,7 @@ impl KeptTimes {
     }
 
     /// Those of a file after `change`.
-    pub(super) fn after(info: &FileInfo, change: &SetAttr) -> Self {
+    fn after(info: &FileInfo, change: &SetAttr) -> Self {
         let before = Self::of(info);
         let kept = |time: Option<Timestamp>, stamp_ms| time.map(|time| Kept { time, stamp_ms });
         Self {
@@ -52,11 +58,52 @@ impl KeptTimes {
             modified: kept(change.mtime, info.last_modification_time_ms()).or(before.modified),
         }
     }
+}
 
-    /// The value of the extended attribute.
-    pub(super) fn value(&self) -> HashMap<String, Bytes> {
-        HashMap::from([(KEY.to_owned(), Bytes::from(self.to_string()))])
+/// The extended attributes that keep the times of `change`, and that something was changed `now`.
+pub(super) fn after(info: &FileInfo, change: &SetAttr, now: Timestamp) -> Xattrs {
+    let mut pairs = changed(info, now);
+    if change.has_times() {
+        pairs.insert(SET.to_owned(), Bytes::from(KeptTimes::after(info, change).to_string()));
     }
+    pairs
+}
+
+/// The extended attribute that keeps that something was changed `now`.
+pub(super) fn changed(info: &FileInfo, now: Timestamp) -> Xattrs {
+    // Later than before, whatever the clocks of other clients and the master say.
+    let time = now.max(next(last_change(info)));
+    let kept = Kept { time, stamp_ms: info.last_modification_time_ms() };
+    Xattrs::from([(CHANGED.to_owned(), Bytes::from(kept.to_string()))])
+}
+
+/// Whether `name` is one of the extended attributes that keep times.
+pub(super) fn is_own(name: &str) -> bool {
+    name == SET || name == CHANGED
+}
+
+/// Whether the extended attributes of `info` say that all that `pairs` say.
+pub(super) fn has_all(info: &FileInfo, pairs: &Xattrs) -> bool {
+    pairs.iter().all(|(name, value)| info.xattr.get(name) == Some(value))
+}
+
+/// When attributes or content changed last.
+fn last_change(info: &FileInfo) -> Timestamp {
+    let kept = Kept::parse(text(info, CHANGED));
+    let modified_ms = info.last_modification_time_ms();
+    kept.filter(|kept| modified_ms <= kept.stamp_ms)
+        .map_or_else(|| Timestamp::from_millis(modified_ms), |kept| kept.time)
+}
+
+fn next(time: Timestamp) -> Timestamp {
+    match time.nanos {
+        999_999_999 => Timestamp { secs: time.secs.saturating_add(1), nanos: 0 },
+        nanos => Timestamp { nanos: nanos + 1, ..time },
+    }
+}
+
+fn text<'a>(info: &'a FileInfo, name: &str) -> &'a str {
+    info.xattr.get(name).and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
 }
 
 /// Shows the times that are kept of a file in the place of the master's.
@@ -71,6 +118,7 @@ pub(super) fn show(info: &FileInfo, attr: &mut Attr) {
     if let Some(modified) = kept.modified {
         attr.mtime = modified.time;
     }
+    attr.ctime = last_change(info);
 }
 
 impl Kept {
@@ -113,7 +161,7 @@ mod tests {
     }
 
     fn with(value: &str, modified_ms: i64, accessed_ms: i64) -> FileInfo {
-        let xattr = HashMap::from([(KEY.to_owned(), Bytes::copy_from_slice(value.as_bytes()))]);
+        let xattr = Xattrs::from([(SET.to_owned(), Bytes::copy_from_slice(value.as_bytes()))]);
         FileInfo { xattr, ..info(modified_ms, accessed_ms) }
     }
 
@@ -130,7 +178,30 @@ mod tests {
         };
         let kept = KeptTimes::after(&info(1000, 2000), &change);
         assert_eq!(kept.to_string(), "a=-7.000000005@2000 m=8589934592.999999999@1000");
-        assert_eq!(KeptTimes::of(&FileInfo { xattr: kept.value(), ..info(1000, 2000) }), kept);
+        let xattr = after(&info(1000, 2000), &change, time(0, 0));
+        assert_eq!(KeptTimes::of(&FileInfo { xattr, ..info(1000, 2000) }), kept);
+    }
+
+    #[test]
+    fn a_change_of_attributes_is_always_later_than_the_one_before() {
+        let made = info(5_000, 0);
+        assert_eq!(last_change(&made), time(5, 0));
+        let change = |info: &FileInfo, now| FileInfo { xattr: changed(info, now), ..info.clone() };
+        let first = change(&made, time(7, 1));
+        assert_eq!(last_change(&first), time(7, 1));
+        let behind = change(&first, time(6, 0));
+        assert_eq!(last_change(&behind), time(7, 2), "by a client whose clock is behind");
+        let early = change(&made, time(4, 0));
+        assert_eq!(last_change(&early), time(5, 1), "behind that of the master");
+        let written = FileInfo { last_modification_time_ms: Some(6_000), ..first };
+        assert_eq!(last_change(&written), time(6, 0), "its content has changed since");
+        assert_eq!(next(time(1, 999_999_999)), time(2, 0));
+    }
+
+    #[test]
+    fn what_changes_no_times_leaves_those_that_are_kept() {
+        let xattr = after(&info(1000, 2000), &SetAttr { mode: Some(0), ..SetAttr::default() }, time(9, 0));
+        assert_eq!(xattr.into_keys().collect::<Vec<_>>(), [CHANGED]);
     }
 
     #[test]

@@ -1,21 +1,28 @@
 //! Extended attributes in Alluxio, which keeps a map of them with each file: those of applications have their whole
 //! name as the key. Other keys, ours and those of other programs, are never seen here.
-
-use std::collections::HashMap;
+//!
+//! The master can add a key only if it is not there, but does not say whether it did. So a key of ours goes with
+//! each attribute that was made that way, with a value that nobody else has: who finds their own value has made it.
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Shared;
-use super::master::Change;
+use super::master::Xattrs;
 use super::proto::grpc::file::FileInfo;
+use super::times;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::fs::Timestamp;
 use crate::fs::XattrMode;
 
 /// What a key that belongs to an application begins with.
 const USER: &str = "user.";
+
+/// What the key begins with that says who has made an attribute; the attribute's name follows.
+const MAKER: &str = "alluxio-fuse.maker.";
 
 /// All names of a file together, with a byte more for each: listxattr(2) has no room for more.
 const NAMES_MAX: usize = 64 << 10;
@@ -51,8 +58,37 @@ impl Shared {
             (XattrMode::Set, _) | (XattrMode::Create, false) | (XattrMode::Replace, true) => {}
         }
         check_room(&info, name, value)?;
-        let pair = HashMap::from([(name.to_owned(), Bytes::copy_from_slice(value))]);
-        self.master.set_attribute(place, Change::Xattrs(pair)).await
+        let pair = (name.to_owned(), Bytes::copy_from_slice(value));
+        let mut changed = self.changed(&info);
+        if mode == XattrMode::Create {
+            return self.make_xattr(place, name, pair, changed).await;
+        }
+        changed.extend([pair]);
+        self.master.set_xattrs(place, changed).await
+    }
+
+    /// Adds `pair` if nobody else does at the same time. `changed` is set along, as far as it is not there yet, and
+    /// else after it.
+    async fn make_xattr(
+        &self,
+        place: &FsPath,
+        name: &str,
+        pair: (String, Bytes),
+        changed: Xattrs,
+    ) -> Result<()> {
+        let maker = (format!("{MAKER}{name}"), Bytes::from(Uuid::new_v4().into_bytes().to_vec()));
+        let made = Xattrs::from([pair, maker]);
+        let mut pairs = changed.clone();
+        pairs.extend(made.clone());
+        self.master.add_xattrs(place, pairs).await?;
+        let after = self.master.known_status(place).await?;
+        if !times::has_all(&after, &made) {
+            return Err(Fault::Exists.into());
+        }
+        if times::has_all(&after, &changed) {
+            return Ok(());
+        }
+        self.master.set_xattrs(place, changed).await
     }
 
     pub(super) async fn remove_xattr(&self, place: &FsPath, name: &str) -> Result<()> {
@@ -60,7 +96,14 @@ impl Shared {
         if !info.xattr.contains_key(name) {
             return Err(Fault::NoData.into());
         }
-        self.master.set_attribute(place, Change::NoXattr(name.to_owned())).await
+        self.master.remove_xattrs(place, vec![name.to_owned(), format!("{MAKER}{name}")]).await?;
+        let changed = self.changed(&info);
+        if changed.is_empty() { Ok(()) } else { self.master.set_xattrs(place, changed).await }
+    }
+
+    /// What keeps that an attribute of the file was changed just now.
+    fn changed(&self, info: &FileInfo) -> Xattrs {
+        if self.options.times { times::changed(info, Timestamp::now()) } else { Xattrs::new() }
     }
 }
 
