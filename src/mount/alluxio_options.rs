@@ -51,6 +51,8 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         include_operation_id: config.flag(&keys::USER_OPERATION_ID),
         capacity_refresh: config.optional_duration(&keys::FUSE_STAT_CACHE_INTERVAL).unwrap_or(Duration::ZERO),
 
+        journal_dir: Some(config.runtime_dir()),
+
         write_type: write_type(config),
         read_type: read_type(config),
         block_size: config.bytes(&keys::USER_BLOCK_SIZE),

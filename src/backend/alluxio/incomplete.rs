@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use super::journal::Entry;
 use super::proto::grpc::file::FileInfo;
 use crate::fs::Fault;
 use crate::fs::FsError;
@@ -24,18 +25,26 @@ pub(super) struct IncompleteFile {
     /// A request for a block was sent and no block received, be it that the connection broke or that the caller was
     /// interrupted.
     asked: bool,
+    /// In the journal of what is being written.
+    entry: Option<Entry>,
 }
 
 impl IncompleteFile {
     /// The file that the master has just made.
-    pub(super) fn created(path: FsPath, info: &FileInfo) -> Self {
+    pub(super) fn created(path: FsPath, info: &FileInfo, entry: Option<Entry>) -> Self {
         Self {
             path,
             file_id: info.file_id(),
             block_ids: info.block_ids.clone(),
             seen: Instant::now(),
             asked: false,
+            entry,
         }
+    }
+
+    /// It is complete, or removed: nothing is left to be cleaned up.
+    pub(super) fn ended(&self) {
+        self.entry.iter().for_each(Entry::done);
     }
 
     /// Where it is in Alluxio.
@@ -101,7 +110,7 @@ mod tests {
     }
 
     fn file(block_ids: &[i64]) -> IncompleteFile {
-        let mut file = IncompleteFile::created(FsPath::parse("/f").unwrap(), &info(7, block_ids));
+        let mut file = IncompleteFile::created(FsPath::parse("/f").unwrap(), &info(7, block_ids), None);
         file.asked = true;
         file
     }

@@ -27,6 +27,8 @@ use super::error::Failure;
 use super::error::Rpc;
 use super::error::failure;
 use super::incomplete::IncompleteFile;
+use super::journal;
+use super::journal::Journal;
 use super::options::AlluxioOptions;
 use super::options::EndOfLife;
 use super::options::Lifetime;
@@ -146,12 +148,15 @@ pub(super) struct Listed {
 pub(super) struct Master {
     options: Arc<AlluxioOptions>,
     primary: Primary,
+    /// What is being written; none where there is no place for it.
+    journal: Option<Arc<Journal>>,
 }
 
 impl Master {
     /// Not connected yet. Must be called inside the runtime.
     pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
-        Ok(Self { primary: Primary::new(Arc::clone(&options))?, options })
+        let primary = Primary::new(Arc::clone(&options))?;
+        Ok(Self { primary, journal: journal::open(&options), options })
     }
 
     /// The master to ask, for calls that are made elsewhere.
@@ -256,6 +261,36 @@ impl Master {
         mode: u32,
         overwrite: bool,
     ) -> Result<(IncompleteFile, FileInfo)> {
+        let common = self.creating();
+        let entry = match (&self.journal, &common.operation_id) {
+            (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path)),
+            _ => None,
+        };
+        let made = self.make_file(path, mode, overwrite, common).await;
+        match (&made, &entry) {
+            (Ok(info), Some(entry)) => entry.made(info.file_id()),
+            // It may have been made all the same, unless this is an answer.
+            (Err(err), Some(entry)) if !is_ambiguous(err.fault()) => entry.done(),
+            _ => {}
+        }
+        let info = made?;
+        Ok((IncompleteFile::created(path.clone(), &info, entry), info))
+    }
+
+    /// The request `id` for a new file at `path`, once more: what came of it, or a new file, or [`Fault::Exists`].
+    pub(super) async fn create_again(&self, path: &FsPath, id: Uuid) -> Result<FileInfo> {
+        let common =
+            FileSystemMasterCommonPOptions { operation_id: Some(operation_id(id)), ..self.creating() };
+        self.make_file(path, 0o600, false, common).await
+    }
+
+    async fn make_file(
+        &self,
+        path: &FsPath,
+        mode: u32,
+        overwrite: bool,
+        common: FileSystemMasterCommonPOptions,
+    ) -> Result<FileInfo> {
         let options = CreateFilePOptions {
             block_size_bytes: Some(i64::try_from(self.options.block_size).unwrap_or(i64::MAX)),
             recursive: Some(false),
@@ -265,7 +300,7 @@ impl Master {
             replication_durable: Some(self.options.replication_durable),
             write_tier: Some(self.options.write_tier),
             write_type: Some(self.write_type().into()),
-            common_options: Some(self.creating()),
+            common_options: Some(common),
             persistence_wait_time: Some(self.persistence_wait_ms()),
             overwrite: overwrite.then_some(true),
             worker_location: None,
@@ -276,8 +311,7 @@ impl Master {
                 self.files(channel).create_file(request).await
             })
             .await?;
-        let info = answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))?;
-        Ok((IncompleteFile::created(path.clone(), &info), info))
+        answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))
     }
 
     /// One attempt to get a block id for a file that is known to be ours and incomplete: the call appends to the
@@ -642,13 +676,7 @@ impl Master {
     }
 
     fn operation_id(&self) -> Option<FsOpPId> {
-        self.options.include_operation_id.then(|| {
-            let (most, least) = Uuid::new_v4().as_u64_pair();
-            FsOpPId {
-                most_significant_bits: Some(most.cast_signed()),
-                least_significant_bits: Some(least.cast_signed()),
-            }
-        })
+        self.options.include_operation_id.then(|| operation_id(Uuid::new_v4()))
     }
 
     fn sync_interval_ms(&self) -> Option<i64> {
@@ -690,6 +718,24 @@ impl Master {
             persistence_wait_time: Some(self.persistence_wait_ms()),
         })
     }
+}
+
+fn operation_id(id: Uuid) -> FsOpPId {
+    let (most, least) = id.as_u64_pair();
+    FsOpPId {
+        most_significant_bits: Some(most.cast_signed()),
+        least_significant_bits: Some(least.cast_signed()),
+    }
+}
+
+fn uuid(id: &FsOpPId) -> Uuid {
+    let bits = |half: i64| half.cast_unsigned();
+    Uuid::from_u64_pair(bits(id.most_significant_bits()), bits(id.least_significant_bits()))
+}
+
+/// Whether a request that failed so may have been carried out.
+fn is_ambiguous(fault: Fault) -> bool {
+    matches!(fault, Fault::Unavailable | Fault::TimedOut | Fault::Io | Fault::Interrupted)
 }
 
 /// A path as it is sent; see `Shared::place`.
@@ -744,7 +790,7 @@ mod tests {
         }
         let master = master(AlluxioOptions::default());
         let root = FsPath::root();
-        let mut file = IncompleteFile::created(root.clone(), &FileInfo::default());
+        let mut file = IncompleteFile::created(root.clone(), &FileInfo::default(), None);
         drop(sendable(master.create_file(&root, 0, false)));
         drop(sendable(master.new_block(&mut file)));
         drop(sendable(master.complete_file(&file, None)));

@@ -17,6 +17,7 @@ mod error;
 mod fetch;
 mod flight;
 mod incomplete;
+mod journal;
 mod layout;
 mod listing;
 mod local_block;
@@ -151,6 +152,10 @@ impl AlluxioFs {
                 Fault::NotDirectory,
                 format!("{root} in Alluxio is not a directory"),
             ));
+        }
+        if let Some(dir) = shared.options.journal_dir.clone() {
+            // Not waited for: nothing here depends on it.
+            shared.bridge.spawn(journal::clean_up(Arc::clone(&shared), dir));
         }
         Ok(Self { shared })
     }

@@ -2,6 +2,7 @@
 //! their units and their precedence is above; nothing here knows a property file.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -202,6 +203,9 @@ pub struct AlluxioOptions {
     /// `alluxio.fuse.stat.cache.refresh.interval`: how long the capacity of the cluster is remembered.
     pub capacity_refresh: Duration,
 
+    /// Directory of this user alone, for the list of files that are being written; none: it is not kept.
+    pub journal_dir: Option<PathBuf>,
+
     /// `alluxio.user.file.writetype.default`.
     pub write_type: WriteType,
     /// `alluxio.user.file.readtype.default`.
@@ -368,6 +372,8 @@ impl Default for AlluxioOptions {
             persist_on_rename: false,
             include_operation_id: true,
             capacity_refresh: Duration::from_secs(5 * 60),
+
+            journal_dir: None,
 
             write_type: WriteType::AsyncThrough,
             read_type: ReadType::Cache,

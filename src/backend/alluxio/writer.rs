@@ -25,8 +25,8 @@ use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
 use super::incomplete::IncompleteFile;
+use super::journal::remove_incomplete;
 use super::master::Change;
-use super::master::Removal;
 use super::master::UfsEnd;
 use super::options::WriteType;
 use super::proto::dataserver::CreateUfsFileOptions;
@@ -299,7 +299,7 @@ impl Job {
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         match self.serve(&mut commands).await {
-            Ok(true) => return,
+            Ok(true) => return self.file.ended(),
             Ok(false) => log::debug!("{} is given up by its writer", self.file.path()),
             Err(err) => {
                 log::debug!("{} is given up: {err}", self.file.path());
@@ -310,7 +310,6 @@ impl Job {
         drop(commands);
         self.blocks = None;
         self.ufs = None;
-        self.follow_rename();
         remove(&self.shared, &self.file).await;
     }
 
@@ -523,19 +522,10 @@ fn ufs_file(info: &FileInfo) -> CreateUfsFileOptions {
     }
 }
 
-/// Removes the file if its path still is this file, and nobody has completed it.
+/// Removes the file, wherever it was moved to, if nobody has completed it.
 async fn remove(shared: &Shared, file: &IncompleteFile) {
-    let path = file.path();
-    let result = match shared.master.known_status(path).await {
-        Ok(info) if info.file_id() == file.file_id() && !info.completed() => {
-            shared.master.remove(path, Removal::One).await
-        }
-        Ok(_) => Ok(()),
-        Err(err) => Err(err),
-    };
-    match result {
-        Ok(()) => {}
-        Err(err) if err.fault() == Fault::NotFound => {}
-        Err(err) => log::warn!("{path} is left behind incomplete: {err}"),
+    match remove_incomplete(&shared.master, file.file_id()).await {
+        Ok(_) => file.ended(),
+        Err(err) => log::warn!("{} is left behind incomplete: {err}", file.path()),
     }
 }
