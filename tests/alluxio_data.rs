@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
+use alluxio_fuse::backend::alluxio::PathOptions;
 use alluxio_fuse::backend::alluxio::ReadType;
 use alluxio_fuse::backend::alluxio::WriteType;
 use alluxio_fuse::fs::Cancel;
@@ -75,13 +76,18 @@ fn connect(options: AlluxioOptions) -> AlluxioFs {
 }
 
 fn small_blocks(write_type: WriteType, short_circuit: bool) -> AlluxioOptions {
-    AlluxioOptions {
-        block_size: MIB,
-        writer_chunk: 256 * KIB,
-        write_type,
-        short_circuit,
-        ..AlluxioOptions::default()
-    }
+    in_blocks(MIB, write_type, ReadType::Cache, AlluxioOptions { short_circuit, ..AlluxioOptions::default() })
+}
+
+/// `options` for files in blocks of `block_size` bytes.
+fn in_blocks(
+    block_size: u64,
+    write_type: WriteType,
+    read_type: ReadType,
+    options: AlluxioOptions,
+) -> AlluxioOptions {
+    let paths = PathOptions { block_size, write_type, read_type, ..PathOptions::default() };
+    AlluxioOptions { writer_chunk: 256 * KIB, paths: paths.into(), ..options }
 }
 
 fn path(name: &str) -> FsPath {
@@ -314,12 +320,8 @@ fn synced_data_is_at_the_worker() {
 
 /// A file of `len` bytes in blocks of 4 MiB, and a file system that reads it through the worker.
 fn by_stream(place: &Place, len: u64) -> (AlluxioFs, FsPath, Vec<u8>) {
-    let options = AlluxioOptions {
-        block_size: 4 * MIB,
-        write_type: WriteType::MustCache,
-        short_circuit: false,
-        ..AlluxioOptions::default()
-    };
+    let options = AlluxioOptions { short_circuit: false, ..AlluxioOptions::default() };
+    let options = in_blocks(4 * MIB, WriteType::MustCache, ReadType::Cache, options);
     let fs = place.fs(options);
     let (name, bytes) = (path("big"), content(9, len));
     write(&fs, &name, &bytes, MIB as usize);
@@ -442,7 +444,7 @@ fn what_only_the_under_file_system_has_is_read_and_cached() {
     let len = 2 * MIB + 100;
     let bytes = content(11, len);
     for (read_type, cached) in [(ReadType::Cache, true), (ReadType::NoCache, false)] {
-        let options = AlluxioOptions { read_type, ..small_blocks(WriteType::Through, true) };
+        let options = in_blocks(MIB, WriteType::Through, read_type, AlluxioOptions::default());
         let fs = place.fs(options);
         let name = path(&format!("{read_type:?}"));
         write(&fs, &name, &bytes, 100_000);
@@ -509,12 +511,8 @@ fn an_interrupt_does_not_lose_data_that_was_taken() {
 fn a_file_larger_than_its_store_is_refused_and_goes() {
     let place = Place::new("full");
     for short_circuit in [false, true] {
-        let options = AlluxioOptions {
-            block_size: 64 * MIB,
-            write_type: WriteType::MustCache,
-            short_circuit,
-            ..AlluxioOptions::default()
-        };
+        let options = AlluxioOptions { short_circuit, ..AlluxioOptions::default() };
+        let options = in_blocks(64 * MIB, WriteType::MustCache, ReadType::Cache, options);
         let fs = place.fs(options);
         let ctx = Ctx::daemon();
         let capacity = fs.stat_fs(&ctx).unwrap();

@@ -26,10 +26,10 @@ use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
 use alluxio_fuse::backend::alluxio::Authentication;
 use alluxio_fuse::backend::alluxio::HostPort;
+use alluxio_fuse::backend::alluxio::PathOptions;
 use alluxio_fuse::backend::alluxio::RetryTimes;
 use alluxio_fuse::backend::alluxio::WriteType;
 use alluxio_fuse::backend::alluxio::fetch_configuration;
-use alluxio_fuse::backend::alluxio::fetch_configuration_hashes;
 use alluxio_fuse::fs::Attr;
 use alluxio_fuse::fs::Cancel;
 use alluxio_fuse::fs::CreateOptions;
@@ -54,7 +54,8 @@ fn master() -> HostPort {
 }
 
 fn options() -> AlluxioOptions {
-    AlluxioOptions { masters: vec![master()], write_type: WriteType::MustCache, ..AlluxioOptions::default() }
+    let paths = PathOptions { write_type: WriteType::MustCache, ..PathOptions::default() };
+    AlluxioOptions { masters: vec![master()], paths: paths.into(), ..AlluxioOptions::default() }
 }
 
 fn path(text: &str) -> FsPath {
@@ -382,7 +383,8 @@ fn the_configuration_of_the_cluster_is_handed_out() {
     assert!(property("alluxio.master.hostname").value.is_some());
     let block_size = property("alluxio.user.block.size.bytes.default");
     assert!(!block_size.source.is_empty() && block_size.value.is_some());
-    let hashes = fetch_configuration_hashes(&options()).unwrap();
+    let fs = AlluxioFs::connect(options()).unwrap();
+    let hashes = fs.configuration_hashes(&Ctx::daemon()).unwrap();
     assert_eq!(hashes, (configuration.hash, configuration.path_hash));
     assert_eq!(hashes.0.len(), 32);
 }

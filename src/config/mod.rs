@@ -96,17 +96,33 @@ impl Config {
     /// Takes the master's settings (name, value) as defaults, as far as they are meant for clients. One that this
     /// program cannot use is left out with a note.
     pub fn add_cluster_defaults(&mut self, defaults: Vec<(String, String)>) -> Result<(), ConfigError> {
-        for (name, text) in defaults {
+        self.take(defaults, Source::ClusterDefault, &Origin::Master)
+    }
+
+    fn take(
+        &mut self,
+        properties: Vec<(String, String)>,
+        source: Source,
+        origin: &Origin,
+    ) -> Result<(), ConfigError> {
+        for (name, text) in properties {
             let Some(key) = keys::find(&name).filter(|key| key.scope == Scope::Client) else {
                 continue;
             };
-            let setting = Setting { text, source: Source::ClusterDefault, origin: Origin::Master };
-            let problem = self.try_default(key, setting);
-            if let Err(problem) = problem {
-                self.notes.push((Level::Warn, format!("{problem}; the built-in default is used")));
+            let setting = Setting { text, source, origin: origin.clone() };
+            if let Err(problem) = self.try_default(key, setting) {
+                self.notes.push((Level::Warn, format!("{problem}; it is not used")));
             }
         }
         self.read_values()
+    }
+
+    /// These settings, with what the master says (name, value) for everything at and below `path`. What this program
+    /// cannot use is left out with a note.
+    pub fn for_path(&self, path: &str, properties: Vec<(String, String)>) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        config.take(properties, Source::PathDefault, &Origin::MasterForPath(path.to_owned()))?;
+        Ok(config)
     }
 
     /// A text, which may be empty if somebody says so; only for keys that have a default.

@@ -15,11 +15,10 @@ pub enum Source {
     SiteProperty,
     /// `-D` in the Java options, or an environment variable that stands for one.
     SystemProperty,
-    /// What the master says for a path. Stronger than `-D`, as in Alluxio; the master's path settings are
-    /// not asked for yet, so nothing has this source.
-    PathDefault,
     /// The command line.
     Runtime,
+    /// What the master says for a path. Stronger than all else, as in Alluxio.
+    PathDefault,
 }
 
 /// The place where somebody would have to change a setting.
@@ -29,6 +28,8 @@ pub enum Origin {
     BuiltIn,
     /// Given by the master.
     Master,
+    /// Given by the master for everything at and below a path.
+    MasterForPath(String),
     /// A line of a property file.
     File(PathBuf, usize),
     /// An environment variable.
@@ -42,6 +43,7 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn => out.write_str("built-in default"),
             Self::Master => out.write_str("cluster default"),
+            Self::MasterForPath(path) => write!(out, "cluster setting for {path}"),
             Self::File(path, line) => write!(out, "{}:{line}", path.display()),
             Self::Variable(name) => write!(out, "environment variable {name}"),
             Self::CommandLine => out.write_str("command line"),

@@ -14,6 +14,7 @@ use crate::backend::alluxio::Lifetime;
 use crate::backend::alluxio::LocationPolicy;
 use crate::backend::alluxio::MetadataLoad;
 use crate::backend::alluxio::OwnerPolicy;
+use crate::backend::alluxio::PathOptions;
 use crate::backend::alluxio::ReadType;
 use crate::backend::alluxio::RetryTimes;
 use crate::backend::alluxio::SyncInterval;
@@ -35,34 +36,19 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
     Ok(AlluxioOptions {
         masters: masters(config)?,
         root: root.clone(),
+        paths: path_options(config).into(),
 
         authentication: authentication(config),
         user: config.login_user().to_owned(),
         owner_policy: owner_policy(config)?,
         auth_timeout: config.duration(&keys::NETWORK_AUTH_TIMEOUT),
 
-        metadata_load: metadata_load(config),
-        sync_interval: sync_interval(config),
         umask: umask(config)?,
-        access_time_disabled: config.flag(&keys::USER_ATIME_DISABLED),
         times: config.flag(&keys::FUSE_TIMES),
-        delete_unchecked: config.flag(&keys::USER_DELETE_UNCHECKED),
-        persist_on_rename: config.flag(&keys::USER_PERSIST_ON_RENAME),
         include_operation_id: config.flag(&keys::USER_OPERATION_ID),
         capacity_refresh: config.optional_duration(&keys::FUSE_STAT_CACHE_INTERVAL).unwrap_or(Duration::ZERO),
 
         journal_dir: Some(config.runtime_dir()),
-
-        write_type: write_type(config),
-        read_type: read_type(config),
-        block_size: config.bytes(&keys::USER_BLOCK_SIZE),
-        replication_min: count(config, &keys::USER_REPLICATION_MIN),
-        replication_max: count(config, &keys::USER_REPLICATION_MAX),
-        replication_durable: count(config, &keys::USER_REPLICATION_DURABLE),
-        persistence_wait: config.optional_duration(&keys::USER_PERSISTENCE_WAIT),
-        lifetime: lifetime(config),
-        write_tier: count(config, &keys::USER_WRITE_TIER),
-        reserved_bytes: Some(config.bytes(&keys::USER_RESERVED_BYTES)),
 
         reader_chunk: config.bytes(&keys::USER_READER_CHUNK),
         reader_buffer_messages: count(config, &keys::USER_READER_BUFFER),
@@ -78,7 +64,6 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         pread_threshold: config.bytes(&keys::USER_PREAD_THRESHOLD),
         locations_expire: config.duration(&keys::USER_STATUS_EXPIRATION),
         ufs_read_concurrency: count(config, &keys::USER_UFS_READ_CONCURRENCY),
-        passive_cache: config.flag(&keys::USER_PASSIVE_CACHE),
 
         short_circuit: config.flag(&keys::USER_SHORT_CIRCUIT),
         short_circuit_preferred: config.flag(&keys::USER_SHORT_CIRCUIT_PREFERRED),
@@ -155,6 +140,27 @@ fn masters(config: &Config) -> Result<Vec<HostPort>, Failure> {
 /// An address of version 6 as it stands in front of a port.
 fn in_brackets(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// What may differ from path to path, as `config` has it.
+pub(super) fn path_options(config: &Config) -> PathOptions {
+    PathOptions {
+        metadata_load: metadata_load(config),
+        sync_interval: sync_interval(config),
+        access_time_disabled: config.flag(&keys::USER_ATIME_DISABLED),
+        delete_unchecked: config.flag(&keys::USER_DELETE_UNCHECKED),
+        persist_on_rename: config.flag(&keys::USER_PERSIST_ON_RENAME),
+        write_type: write_type(config),
+        read_type: read_type(config),
+        block_size: config.bytes(&keys::USER_BLOCK_SIZE),
+        replication_min: count(config, &keys::USER_REPLICATION_MIN),
+        replication_max: count(config, &keys::USER_REPLICATION_MAX),
+        replication_durable: count(config, &keys::USER_REPLICATION_DURABLE),
+        persistence_wait: config.optional_duration(&keys::USER_PERSISTENCE_WAIT),
+        lifetime: lifetime(config),
+        write_tier: count(config, &keys::USER_WRITE_TIER),
+        passive_cache: config.flag(&keys::USER_PASSIVE_CACHE),
+    }
 }
 
 fn authentication(config: &Config) -> Authentication {
@@ -352,8 +358,6 @@ mod tests {
     fn without_settings_the_backend_has_its_own_defaults() {
         let own = AlluxioOptions { masters: vec![HostPort::new("m", 1)], ..AlluxioOptions::default() };
         let mut built = with_master(&[]).unwrap();
-        assert_eq!(built.reserved_bytes(), own.reserved_bytes());
-        built.reserved_bytes = own.reserved_bytes;
         // The backend raises what servers would not stand.
         built.keepalive = built.keepalive.max(own.keepalive);
         assert_eq!(format!("{built:#?}"), format!("{own:#?}"));
@@ -390,9 +394,10 @@ mod tests {
     #[test]
     fn the_sync_interval_is_sent_only_if_set() {
         let interval = |text: &str| {
-            with_master(&[("alluxio.user.file.metadata.sync.interval", text)]).unwrap().sync_interval
+            let options = with_master(&[("alluxio.user.file.metadata.sync.interval", text)]).unwrap();
+            options.paths.at(&FsPath::root()).sync_interval
         };
-        assert_eq!(with_master(&[]).unwrap().sync_interval, None);
+        assert_eq!(with_master(&[]).unwrap().paths.at(&FsPath::root()).sync_interval, None);
         assert_eq!(interval("-1"), Some(SyncInterval::Never));
         assert_eq!(interval("0"), Some(SyncInterval::AtMost(Duration::ZERO)));
     }

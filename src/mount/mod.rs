@@ -3,6 +3,7 @@
 
 mod alluxio_options;
 mod background;
+mod cluster;
 mod doctor;
 mod ending;
 mod failure;
@@ -21,6 +22,7 @@ mod unmount;
 mod users;
 
 pub use background::Handshake;
+pub use cluster::add_cluster_defaults;
 pub use doctor::Finding;
 pub use doctor::Verdict;
 pub use doctor::examine;
@@ -49,10 +51,6 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
-use crate::backend::alluxio::AlluxioFs;
-use crate::backend::alluxio::ClusterConfiguration;
-use crate::backend::alluxio::ClusterProperty;
-use crate::backend::alluxio::fetch_configuration;
 use crate::backend::local::LocalFs;
 use crate::config::Config;
 use crate::config::Libfuse;
@@ -70,6 +68,7 @@ use crate::session::Stop;
 use crate::vfs;
 use crate::vfs::Vfs;
 use crate::vfs::VfsOptions;
+use cluster::Watch;
 use ending::Ending;
 use log_file::Reopen;
 use pid_file::PidFile;
@@ -326,7 +325,8 @@ fn serve_logged(
         log::info!("mount options without effect: {}", plan.options.without_effect.join(","));
     }
     raise_open_files();
-    let vfs = build(plan)?;
+    // The latter goes first.
+    let (vfs, _watch) = build(plan)?;
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
     std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
 
@@ -403,14 +403,20 @@ fn log_state(vfs: &Vfs) {
     );
 }
 
-/// The file system that the plan asks for, with its root looked at.
-fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
+/// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.
+fn build(plan: &mut Plan) -> Result<(Arc<Vfs>, Option<Watch>), Failure> {
+    let mut watch = None;
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
             let store = LocalFs::open(dir);
             Arc::new(store.map_err(|err| Failure::because(format!("directory {}", dir.display()), err))?)
         }
-        Root::Alluxio(path) => Arc::new(connect(&mut plan.config, path)?),
+        Root::Alluxio(path) => {
+            let (fs, watching) = cluster::connect(&mut plan.config, path)?;
+            warn_without_effect(&plan.config);
+            watch = watching;
+            fs
+        }
     };
     // The cluster may have had something to say about the mount.
     plan.options = plan.config.mount_options()?;
@@ -418,40 +424,13 @@ fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
     match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
         FileKind::Directory => {
             let MountOptions { uid, gid, umask, .. } = plan.options;
-            Ok(Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options())))
+            let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
+            Ok((Arc::new(vfs), watch))
         }
         FileKind::Regular => {
             Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
         }
     }
-}
-
-/// Adds what the cluster wants its clients to use, unless it is not to be asked.
-pub fn add_cluster_defaults(config: &mut Config) -> Result<(), Failure> {
-    if !config.flag(&keys::USER_CLUSTER_DEFAULTS) {
-        return Ok(());
-    }
-    match fetch_configuration(&alluxio_options::from_config(config, &FsPath::root())?) {
-        Ok(cluster) => Ok(config.add_cluster_defaults(offered(cluster))?),
-        Err(err) => Err(Failure::because("cannot load the configuration of the cluster", err)),
-    }
-}
-
-/// The cluster's file system from `path` on. What the cluster wants its clients to use is asked for first.
-fn connect(config: &mut Config, path: &FsPath) -> Result<AlluxioFs, Failure> {
-    add_cluster_defaults(config)?;
-    warn_without_effect(config);
-    Ok(AlluxioFs::connect(alluxio_options::from_config(config, path)?)?)
-}
-
-/// What counts of the master's settings. It sends all that it knows, its built-in defaults included: those for mounts
-/// are not ours, so of these only what somebody has set is taken.
-fn offered(cluster: ClusterConfiguration) -> Vec<(String, String)> {
-    let chosen = |property: &ClusterProperty| {
-        !(property.name.starts_with("alluxio.fuse.") && property.source.starts_with("DEFAULT"))
-    };
-    let chosen = cluster.properties.into_iter().filter(chosen);
-    chosen.filter_map(|property| property.value.map(|value| (property.name, value))).collect()
 }
 
 /// Says so if somebody counts on what this program does not do.

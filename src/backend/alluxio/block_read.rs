@@ -29,6 +29,7 @@ use super::fetch::Fetch;
 use super::fetch::Sink;
 use super::layout::Layout;
 use super::options::HostPort;
+use super::options::PathOptions;
 use super::options::ReadType;
 use super::proto::dataserver::OpenUfsBlockOptions;
 use super::proto::grpc::BlockInfo;
@@ -59,6 +60,7 @@ const MOVES_MAX: u32 = 4;
 /// The blocks of one complete file.
 pub(super) struct Blocks {
     shared: Arc<Shared>,
+    at: Arc<PathOptions>,
     /// Where it was opened.
     path: FsPath,
     file_id: i64,
@@ -137,7 +139,8 @@ impl Blocks {
             _ => Ufs::Absent,
         };
         let (file_id, replication_max) = (info.file_id(), info.replication_max.unwrap_or(-1));
-        Ok(Self { shared, path, file_id, layout, ufs, replication_max, known: Mutex::new(known) })
+        let at = shared.master.at(&path);
+        Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, known: Mutex::new(known) })
     }
 
     /// How the file is cut.
@@ -356,6 +359,11 @@ impl Blocks {
         }
     }
 
+    /// Whether workers are to move what is read to their top tier.
+    pub(super) fn promotes(&self) -> bool {
+        self.at.read_type == ReadType::CachePromote
+    }
+
     fn request(
         &self,
         info: &BlockInfo,
@@ -369,7 +377,7 @@ impl Blocks {
             block_id: Some(info.block_id()),
             offset: Some(range.start as i64),
             length: Some(length as i64),
-            promote: Some(options.read_type == ReadType::CachePromote),
+            promote: Some(self.promotes()),
             // A worker never answers a request without a chunk size.
             chunk_size: Some(options.reader_chunk.clamp(1, length) as i64),
             open_ufs_block_options: ufs,
@@ -406,7 +414,7 @@ impl Blocks {
         OpenUfsBlockOptions {
             block_size: Some(self.layout.block_len(block) as i64),
             max_ufs_read_concurrency: Some(options.ufs_read_concurrency),
-            no_cache: Some(options.read_type == ReadType::NoCache),
+            no_cache: Some(self.at.read_type == ReadType::NoCache),
             ..OpenUfsBlockOptions::default()
         }
     }
@@ -466,9 +474,8 @@ impl Blocks {
         ufs_reader: Option<&Worker>,
         range: &Range<u64>,
     ) {
-        let options = &self.shared.options;
         let copies = i32::try_from(info.locations.len()).unwrap_or(i32::MAX);
-        if options.read_type == ReadType::NoCache
+        if self.at.read_type == ReadType::NoCache
             || self.replication_max >= 0 && copies >= self.replication_max
         {
             return;
@@ -476,7 +483,7 @@ impl Blocks {
         if self.known.lock()[block].cache_asked {
             return;
         }
-        let local = if options.passive_cache { self.shared.workers.local().await } else { None };
+        let local = if self.at.passive_cache { self.shared.workers.local().await } else { None };
         let length = self.layout.block_len(block);
         let target = match (local, ufs_reader) {
             (Some(local), Some(reader)) if local.address != reader.address => local,
@@ -502,7 +509,7 @@ impl Blocks {
             r#async: Some(true),
         };
         let Ok(server) = self.shared.connections.worker(&target) else { return };
-        let limit = options.data_read_timeout;
+        let limit = self.shared.options.data_read_timeout;
         self.shared.bridge.spawn(async move {
             if let Ok(Err(failure)) = timeout(limit, cache(&server, request)).await {
                 log::debug!("{}", failure.error);

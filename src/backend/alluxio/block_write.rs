@@ -20,6 +20,7 @@ use super::error::Class;
 use super::error::Failure;
 use super::error::Rpc;
 use super::options::HostPort;
+use super::options::PathOptions;
 use super::proto::dataserver::CreateUfsFileOptions;
 use super::proto::grpc::block::Chunk;
 use super::proto::grpc::block::CreateLocalBlockRequest;
@@ -71,6 +72,7 @@ pub(super) enum Target {
 /// The file or block while it is written.
 pub(super) struct Writing {
     shared: Arc<Shared>,
+    at: Arc<PathOptions>,
     target: Target,
     /// Opened with the first data, or by the commit of nothing.
     stream: Option<Stream>,
@@ -104,10 +106,11 @@ struct Local {
 }
 
 impl Writing {
-    /// Begins with `target`. Nothing is sent before there is data.
-    pub(super) fn new(shared: Arc<Shared>, target: Target) -> Self {
+    /// Begins with `target`, by the options `at`. Nothing is sent before there is data.
+    pub(super) fn new(shared: Arc<Shared>, at: Arc<PathOptions>, target: Target) -> Self {
         Self {
             shared,
+            at,
             target,
             stream: None,
             written: 0,
@@ -244,7 +247,7 @@ impl Writing {
     fn space_wanted(&self) -> u64 {
         match &self.target {
             Target::Block { size, .. } => *size,
-            Target::UfsFile(_) => self.shared.options.block_size,
+            Target::UfsFile(_) => self.at.block_size,
         }
     }
 
@@ -270,7 +273,7 @@ impl Writing {
             && worker.short_circuit(&self.shared.options)
             && self.shared.data.writes_locally()
         {
-            match Local::open(&self.shared, worker, id, size, pin, reserve).await? {
+            match Local::open(&self.shared, worker, id, size, self.at.write_tier, pin, reserve).await? {
                 Ok(local) => return Ok(Stream::Local(local)),
                 Err(err) => {
                     log::info!("no short circuit for writes: {err}");
@@ -302,7 +305,7 @@ impl Writing {
         WriteRequestCommand {
             r#type: Some(kind.into()),
             id: Some(self.block_id()),
-            tier: Some(self.shared.options.write_tier),
+            tier: Some(self.at.write_tier),
             medium_type: Some(String::new()),
             pin_on_create: Some(pin),
             space_to_reserve: Some(reserve as i64),
@@ -359,6 +362,7 @@ impl Local {
         worker: &Worker,
         block_id: i64,
         block_size: u64,
+        tier: i32,
         pin: bool,
         reserve: u64,
     ) -> Result<Result<Self>, Failure> {
@@ -367,7 +371,7 @@ impl Local {
         let reserved = reserve.min(block_size).max(1);
         let request = CreateLocalBlockRequest {
             block_id: Some(block_id),
-            tier: Some(shared.options.write_tier),
+            tier: Some(tier),
             space_to_reserve: Some(reserved as i64),
             medium_type: Some(String::new()),
             pin_on_create: Some(pin),

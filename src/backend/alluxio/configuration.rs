@@ -48,14 +48,17 @@ pub struct ClusterConfiguration {
 /// Asks the primary of `options.masters`. Of the other options only those of connection and retry count.
 pub fn fetch_configuration(options: &AlluxioOptions) -> Result<ClusterConfiguration> {
     let (bridge, master) = open(options)?;
-    let answer = bridge.run(&Ctx::daemon(), None, get_configuration(&master))?;
-    Ok(ClusterConfiguration::from(answer))
+    ask(&Ctx::daemon(), &bridge, &master)
 }
 
-/// The hashes of the configuration and of the path configuration: cheap to ask for, to see whether either changed.
-pub fn fetch_configuration_hashes(options: &AlluxioOptions) -> Result<(String, String)> {
-    let (bridge, master) = open(options)?;
-    bridge.run(&Ctx::daemon(), None, get_hashes(&master))
+/// Asks the primary that `master` knows.
+pub(super) fn ask(ctx: &Ctx, bridge: &Bridge, master: &Master) -> Result<ClusterConfiguration> {
+    bridge.run(ctx, None, get_configuration(master)).map(ClusterConfiguration::from)
+}
+
+/// The hashes of the configuration and of that of paths.
+pub(super) fn ask_hashes(ctx: &Ctx, bridge: &Bridge, master: &Master) -> Result<(String, String)> {
+    bridge.run(ctx, None, get_hashes(master))
 }
 
 fn open(options: &AlluxioOptions) -> Result<(Bridge, Master)> {

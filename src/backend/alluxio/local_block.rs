@@ -26,7 +26,6 @@ use super::error::Class;
 use super::error::Failure;
 use super::error::Rpc;
 use super::error::failure;
-use super::options::ReadType;
 use super::proto::grpc::block::OpenLocalBlockRequest;
 use super::proto::grpc::block::OpenLocalBlockResponse;
 use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
@@ -82,12 +81,19 @@ pub(super) enum Found {
     Elsewhere(FsError),
 }
 
-/// Asks `worker` for the file of block `block_id` and maps it. The file must have exactly `len` bytes.
-pub(super) async fn map(shared: &Shared, worker: &Worker, block_id: i64, len: u64) -> Result<Found, Failure> {
+/// Asks `worker` for the file of block `block_id`, which it is to move to its top tier if `promote` says so, and maps
+/// it. The file must have exactly `len` bytes.
+pub(super) async fn map(
+    shared: &Shared,
+    worker: &Worker,
+    block_id: i64,
+    len: u64,
+    promote: bool,
+) -> Result<Found, Failure> {
     let server = shared.connections.worker(worker)?;
-    let mut leased = lease(shared, &server, block_id).await;
+    let mut leased = lease(shared, &server, block_id, promote).await;
     if matches!(&leased, Err(failure) if failure.class == Class::Unauthenticated) {
-        leased = lease(shared, &server, block_id).await;
+        leased = lease(shared, &server, block_id, promote).await;
     }
     let (path, lease) = leased?;
     let named =
@@ -101,10 +107,14 @@ pub(super) async fn map(shared: &Shared, worker: &Worker, block_id: i64, len: u6
     Ok(Found::Mapped(Bytes::from_owner(Mapped { map, _lease: lease })))
 }
 
-async fn lease(shared: &Shared, server: &Server, block_id: i64) -> Result<(PathBuf, Lease), Failure> {
+async fn lease(
+    shared: &Shared,
+    server: &Server,
+    block_id: i64,
+    promote: bool,
+) -> Result<(PathBuf, Lease), Failure> {
     let limit = shared.options.data_read_timeout.min(LEASE_TIME);
     let id = server.ready().await?;
-    let promote = shared.options.read_type == ReadType::CachePromote;
     let (requests, receiver) = mpsc::channel(1);
     let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
     requests.try_send(request).expect("the queue is empty and its receiver is here");

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tonic::Request;
 use tonic::Response;
@@ -21,6 +22,8 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use super::MISREAD;
+use super::call_options::operation_id;
+use super::call_options::uuid;
 use super::connection::within;
 use super::error::Class;
 use super::error::Failure;
@@ -30,17 +33,13 @@ use super::incomplete::IncompleteFile;
 use super::journal;
 use super::journal::Journal;
 use super::options::AlluxioOptions;
-use super::options::EndOfLife;
-use super::options::Lifetime;
-use super::options::MetadataLoad;
+use super::options::PathOptions;
+use super::options::PathTable;
 use super::options::RetryTimes;
-use super::options::SyncInterval;
-use super::options::WriteType;
 use super::primary::Primary;
 use super::proto::grpc::Bits;
 use super::proto::grpc::BlockInfo;
 use super::proto::grpc::PMode;
-use super::proto::grpc::TtlAction;
 use super::proto::grpc::block::BlockMasterInfo;
 use super::proto::grpc::block::GetBlockInfoPRequest;
 use super::proto::grpc::block::GetBlockMasterInfoPOptions;
@@ -65,17 +64,14 @@ use super::proto::grpc::file::GetNewBlockIdForFilePOptions;
 use super::proto::grpc::file::GetNewBlockIdForFilePRequest;
 use super::proto::grpc::file::GetStatusPOptions;
 use super::proto::grpc::file::GetStatusPRequest;
-use super::proto::grpc::file::ListStatusPOptions;
 use super::proto::grpc::file::ListStatusPartialPOptions;
 use super::proto::grpc::file::ListStatusPartialPRequest;
 use super::proto::grpc::file::LoadMetadataPType;
 use super::proto::grpc::file::RenamePOptions;
 use super::proto::grpc::file::RenamePRequest;
 use super::proto::grpc::file::S3SyntaxOptions;
-use super::proto::grpc::file::ScheduleAsyncPersistencePOptions;
 use super::proto::grpc::file::SetAttributePOptions;
 use super::proto::grpc::file::SetAttributePRequest;
-use super::proto::grpc::file::WritePType;
 use super::proto::grpc::file::XAttrUpdateStrategy;
 use super::proto::grpc::file::file_system_master_client_service_client::FileSystemMasterClientServiceClient;
 use super::proto::grpc::file::list_status_partial_p_options::OffsetType;
@@ -88,9 +84,6 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
-
-/// Files are not deleted by the clock. Left out, this is 0: deletion at the next check.
-const NO_TTL: i64 = -1;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
@@ -147,6 +140,8 @@ pub(super) struct Listed {
 /// The master as one, whichever of them serves.
 pub(super) struct Master {
     options: Arc<AlluxioOptions>,
+    /// The options of paths in force.
+    paths: ArcSwap<PathTable>,
     primary: Primary,
     /// What is being written; none where there is no place for it.
     journal: Option<Arc<Journal>>,
@@ -156,7 +151,18 @@ impl Master {
     /// Not connected yet. Must be called inside the runtime.
     pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
         let primary = Primary::new(Arc::clone(&options))?;
-        Ok(Self { primary, journal: journal::open(&options), options })
+        let paths = ArcSwap::from_pointee(options.paths.clone());
+        Ok(Self { primary, paths, journal: journal::open(&options), options })
+    }
+
+    /// The options for `path`, as of now.
+    pub(super) fn at(&self, path: &FsPath) -> Arc<PathOptions> {
+        Arc::clone(self.paths.load().at(path))
+    }
+
+    /// Other options for paths from now on.
+    pub(super) fn set_paths(&self, paths: PathTable) {
+        self.paths.store(Arc::new(paths));
     }
 
     /// The master to ask, for calls that are made elsewhere.
@@ -176,22 +182,24 @@ impl Master {
 
     /// What is at `path`. Does not count as an access.
     pub(super) async fn get_status(&self, path: &FsPath) -> Result<FileInfo> {
-        self.status(path, self.status_options(false)).await
+        self.status(path, self.at(path).status(false)).await
     }
 
     /// What is at `path`, which is about to be read: the access time moves, unless that is switched off.
     pub(super) async fn open_status(&self, path: &FsPath) -> Result<FileInfo> {
-        let options = self.status_options(!self.options.access_time_disabled);
+        let at = self.at(path);
+        let options = at.status(!at.access_time_disabled);
         self.status(path, GetStatusPOptions { access_mode: Some(Bits::Read.into()), ..options }).await
     }
 
     /// What the master itself knows of `path`, without a look into the under file system.
     pub(super) async fn known_status(&self, path: &FsPath) -> Result<FileInfo> {
-        let common = FileSystemMasterCommonPOptions { sync_interval_ms: Some(-1), ..self.loading() };
+        let at = self.at(path);
+        let common = FileSystemMasterCommonPOptions { sync_interval_ms: Some(-1), ..at.loading() };
         let options = GetStatusPOptions {
             load_metadata_type: Some(LoadMetadataPType::Never.into()),
             common_options: Some(common),
-            ..self.status_options(false)
+            ..at.status(false)
         };
         self.status(path, options).await
     }
@@ -221,26 +229,11 @@ impl Master {
         }
     }
 
-    fn status_options(&self, access: bool) -> GetStatusPOptions {
-        GetStatusPOptions {
-            load_metadata_type: Some(self.load_type().into()),
-            common_options: Some(self.loading()),
-            // Absent, it is true.
-            update_timestamps: Some(access),
-            ..GetStatusPOptions::default()
-        }
-    }
-
     /// At most `most` entries of `path`, in the order of names, those after the name `after` if one is given, be it
     /// still there or not; if `path` is a file, the file itself.
     pub(super) async fn list_status(&self, path: &FsPath, after: Option<&str>, most: i32) -> Result<Listed> {
-        let options = ListStatusPOptions {
-            load_metadata_type: Some(self.load_type().into()),
-            common_options: Some(self.loading()),
-            ..ListStatusPOptions::default()
-        };
         let partial = ListStatusPartialPOptions {
-            options: Some(options),
+            options: Some(self.at(path).listing()),
             batch_size: Some(most),
             prefix: None,
             offset_type: after.map(|name| OffsetType::StartAfter(name.to_owned())),
@@ -254,19 +247,20 @@ impl Master {
         Ok(Listed { more: answer.is_truncated(), entries: answer.file_infos })
     }
 
-    /// A new file with the permission bits `mode`, to be written by the one who gets the answer.
+    /// A new file with the permission bits `mode`, to be written by the one who gets the answer, by the options `at`.
     pub(super) async fn create_file(
         &self,
         path: &FsPath,
+        at: &PathOptions,
         mode: u32,
         overwrite: bool,
     ) -> Result<(IncompleteFile, FileInfo)> {
-        let common = self.creating();
+        let common = at.creating(self.operation_id());
         let entry = match (&self.journal, &common.operation_id) {
             (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path)),
             _ => None,
         };
-        let made = self.make_file(path, mode, overwrite, common).await;
+        let made = self.make_file(path, at, mode, overwrite, common).await;
         match (&made, &entry) {
             (Ok(info), Some(entry)) => entry.made(info.file_id()),
             // It may have been made all the same, unless this is an answer.
@@ -279,29 +273,30 @@ impl Master {
 
     /// The request `id` for a new file at `path`, once more: what came of it, or a new file, or [`Fault::Exists`].
     pub(super) async fn create_again(&self, path: &FsPath, id: Uuid) -> Result<FileInfo> {
-        let common =
-            FileSystemMasterCommonPOptions { operation_id: Some(operation_id(id)), ..self.creating() };
-        self.make_file(path, 0o600, false, common).await
+        let at = self.at(path);
+        let common = at.creating(Some(operation_id(id)));
+        self.make_file(path, &at, 0o600, false, common).await
     }
 
     async fn make_file(
         &self,
         path: &FsPath,
+        at: &PathOptions,
         mode: u32,
         overwrite: bool,
         common: FileSystemMasterCommonPOptions,
     ) -> Result<FileInfo> {
         let options = CreateFilePOptions {
-            block_size_bytes: Some(i64::try_from(self.options.block_size).unwrap_or(i64::MAX)),
+            block_size_bytes: Some(i64::try_from(at.block_size).unwrap_or(i64::MAX)),
             recursive: Some(false),
             mode: Some(permissions(mode)),
-            replication_max: Some(self.options.replication_max),
-            replication_min: Some(self.options.replication_min),
-            replication_durable: Some(self.options.replication_durable),
-            write_tier: Some(self.options.write_tier),
-            write_type: Some(self.write_type().into()),
+            replication_max: Some(at.replication_max),
+            replication_min: Some(at.replication_min),
+            replication_durable: Some(at.replication_durable),
+            write_tier: Some(at.write_tier),
+            write_type: Some(at.sent_write_type().into()),
             common_options: Some(common),
-            persistence_wait_time: Some(self.persistence_wait_ms()),
+            persistence_wait_time: Some(at.persistence_wait_ms()),
             overwrite: overwrite.then_some(true),
             worker_location: None,
         };
@@ -317,7 +312,7 @@ impl Master {
     /// One attempt to get a block id for a file that is known to be ours and incomplete: the call appends to the
     /// file's blocks each time, and brings the master down if the path is a directory. Only for `incomplete.rs`.
     pub(super) async fn ask_block_id(&self, path: &FsPath) -> Result<i64, Failure> {
-        let options = GetNewBlockIdForFilePOptions { common_options: Some(self.changing()) };
+        let options = GetNewBlockIdForFilePOptions { common_options: Some(self.changing(path)) };
         let message = GetNewBlockIdForFilePRequest { path: text(path), options: Some(options) };
         let send =
             |channel, request| async move { self.files(channel).get_new_block_id_for_file(request).await };
@@ -325,16 +320,22 @@ impl Master {
         Ok(answer.id.ok_or_else(|| incomplete_answer(Rpc::GetNewBlockIdForFile, path))?)
     }
 
-    /// The file has all its bytes: `ufs` if they were written to the under file system, else those in its blocks.
-    pub(super) async fn complete_file(&self, file: &IncompleteFile, ufs: Option<UfsEnd>) -> Result<()> {
+    /// The file, made by the options `at`, has all its bytes: `ufs` if they were written to the under file system, else
+    /// those in its blocks.
+    pub(super) async fn complete_file(
+        &self,
+        file: &IncompleteFile,
+        at: &PathOptions,
+        ufs: Option<UfsEnd>,
+    ) -> Result<()> {
         let (length, hash) = match ufs {
             Some(end) => (Some(i64::try_from(end.length).unwrap_or(i64::MAX)), end.content_hash),
             None => (None, None),
         };
         let options = CompleteFilePOptions {
             ufs_length: length,
-            async_persist_options: self.persist_later(),
-            common_options: Some(self.changing()),
+            async_persist_options: at.persist_later(),
+            common_options: Some(at.changing(self.operation_id())),
             content_hash: hash,
         };
         let path = file.path();
@@ -348,12 +349,13 @@ impl Master {
 
     /// A new directory; its parent must exist.
     pub(super) async fn create_directory(&self, path: &FsPath, mode: u32) -> Result<()> {
+        let at = self.at(path);
         let options = CreateDirectoryPOptions {
             recursive: Some(false),
             allow_exists: Some(false),
             mode: Some(permissions(mode)),
-            write_type: Some(self.write_type().into()),
-            common_options: Some(self.creating()),
+            write_type: Some(at.sent_write_type().into()),
+            common_options: Some(at.creating(self.operation_id())),
         };
         let message = CreateDirectoryPRequest { path: text(path), options: Some(options) };
         self.call(Rpc::CreateDirectory, path, message, |channel, request| async move {
@@ -365,11 +367,12 @@ impl Master {
 
     /// Removes `path`, whatever it is: the master does not tell a file from an empty directory here.
     pub(super) async fn remove(&self, path: &FsPath, removal: Removal) -> Result<()> {
+        let at = self.at(path);
         let options = DeletePOptions {
             recursive: Some(removal == Removal::Tree),
             alluxio_only: Some(false),
-            unchecked: Some(self.options.delete_unchecked),
-            common_options: Some(self.changing()),
+            unchecked: Some(at.delete_unchecked),
+            common_options: Some(at.changing(self.operation_id())),
         };
         let message = DeletePRequest { path: text(path), options: Some(options) };
         self.call(Rpc::Remove, path, message, |channel, request| async move {
@@ -382,9 +385,10 @@ impl Master {
     /// Moves `from` to `to`.
     pub(super) async fn rename(&self, from: &FsPath, to: &FsPath, there: Destination) -> Result<()> {
         let overwrite = S3SyntaxOptions { overwrite: Some(true), is_multipart_upload: Some(false) };
+        let at = self.at(from);
         let options = RenamePOptions {
-            common_options: Some(self.changing()),
-            persist: Some(self.options.persist_on_rename),
+            common_options: Some(at.changing(self.operation_id())),
+            persist: Some(at.persist_on_rename),
             s3_syntax_options: (there == Destination::ReplaceFile).then_some(overwrite),
         };
         let message = RenamePRequest { path: text(from), dst_path: text(to), options: Some(options) };
@@ -408,7 +412,7 @@ impl Master {
         change: Change,
         along: Xattrs,
     ) -> Result<()> {
-        let mut options = self.xattr_change(XAttrUpdateStrategy::UnionReplace, along);
+        let mut options = self.xattr_change(path, XAttrUpdateStrategy::UnionReplace, along);
         match change {
             Change::Mode(mode) => options.mode = Some(permissions(mode)),
             Change::Owner(name) => options.owner = Some(name),
@@ -419,7 +423,7 @@ impl Master {
 
     /// Sets several attributes at once, for the owner.
     pub(super) async fn set_all(&self, path: &FsPath, settings: Settings) -> Result<()> {
-        let mut options = self.xattr_change(XAttrUpdateStrategy::UnionReplace, settings.xattrs);
+        let mut options = self.xattr_change(path, XAttrUpdateStrategy::UnionReplace, settings.xattrs);
         options.mode = Some(permissions(settings.mode));
         if let Some((pinned, media)) = settings.pinned {
             options.pinned = Some(pinned);
@@ -438,27 +442,31 @@ impl Master {
 
     /// Sets these extended attributes and leaves the others. Needs the right to write.
     pub(super) async fn set_xattrs(&self, path: &FsPath, pairs: Xattrs) -> Result<()> {
-        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::UnionReplace, pairs)).await
+        self.apply(Rpc::SetXattr, path, self.xattr_change(path, XAttrUpdateStrategy::UnionReplace, pairs))
+            .await
     }
 
     /// Sets those of `pairs` that are not there yet, in one step.
     pub(super) async fn add_xattrs(&self, path: &FsPath, pairs: Xattrs) -> Result<()> {
-        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::UnionPreserve, pairs)).await
+        self.apply(Rpc::SetXattr, path, self.xattr_change(path, XAttrUpdateStrategy::UnionPreserve, pairs))
+            .await
     }
 
     /// Removes extended attributes.
     pub(super) async fn remove_xattrs(&self, path: &FsPath, names: Vec<String>) -> Result<()> {
         let pairs = names.into_iter().map(|name| (name, Bytes::new())).collect();
-        self.apply(Rpc::SetXattr, path, self.xattr_change(XAttrUpdateStrategy::DeleteKeys, pairs)).await
+        self.apply(Rpc::SetXattr, path, self.xattr_change(path, XAttrUpdateStrategy::DeleteKeys, pairs)).await
     }
 
     /// Nothing but extended attributes. Without any, no strategy: the master would apply it to all.
-    fn xattr_change(&self, strategy: XAttrUpdateStrategy, pairs: Xattrs) -> SetAttributePOptions {
+    fn xattr_change(
+        &self,
+        path: &FsPath,
+        strategy: XAttrUpdateStrategy,
+        pairs: Xattrs,
+    ) -> SetAttributePOptions {
         SetAttributePOptions {
-            common_options: Some(FileSystemMasterCommonPOptions {
-                sync_interval_ms: self.sync_interval_ms(),
-                ..FileSystemMasterCommonPOptions::default()
-            }),
+            common_options: Some(self.at(path).asking()),
             xattr_update_strategy: (!pairs.is_empty()).then_some(strategy.into()),
             xattr: pairs,
             ..SetAttributePOptions::default()
@@ -477,10 +485,7 @@ impl Master {
 
     /// Whether the login user may do what the bits of `mask` (4 read, 2 write, 1 execute) say.
     pub(super) async fn check_access(&self, path: &FsPath, mask: u32) -> Result<()> {
-        let common = FileSystemMasterCommonPOptions {
-            sync_interval_ms: self.sync_interval_ms(),
-            ..FileSystemMasterCommonPOptions::default()
-        };
+        let common = self.at(path).asking();
         let options = CheckAccessPOptions { bits: Some(bits(mask).into()), common_options: Some(common) };
         let message = CheckAccessPRequest { path: text(path), options: Some(options) };
         self.call(Rpc::CheckAccess, path, message, |channel, request| async move {
@@ -643,94 +648,13 @@ impl Master {
         Err(failure)
     }
 
-    /// Options of a call that may make the master load what it finds in the under file system. The time to live is
-    /// for what it loads.
-    fn loading(&self) -> FileSystemMasterCommonPOptions {
-        let Lifetime { limit, end } = self.options.lifetime;
-        let action = match end {
-            EndOfLife::Free => TtlAction::Free,
-            EndOfLife::DeleteAlluxio => TtlAction::DeleteAlluxio,
-            EndOfLife::Delete => TtlAction::Delete,
-        };
-        FileSystemMasterCommonPOptions {
-            sync_interval_ms: self.sync_interval_ms(),
-            ttl: Some(limit.map_or(NO_TTL, |limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))),
-            ttl_action: Some(action.into()),
-            operation_id: None,
-        }
-    }
-
-    /// Options of a call that makes something.
-    fn creating(&self) -> FileSystemMasterCommonPOptions {
-        FileSystemMasterCommonPOptions { operation_id: self.operation_id(), ..self.loading() }
-    }
-
-    /// Options of a call that changes something.
-    fn changing(&self) -> FileSystemMasterCommonPOptions {
-        FileSystemMasterCommonPOptions {
-            sync_interval_ms: self.sync_interval_ms(),
-            ttl: None,
-            ttl_action: None,
-            operation_id: self.operation_id(),
-        }
+    fn changing(&self, path: &FsPath) -> FileSystemMasterCommonPOptions {
+        self.at(path).changing(self.operation_id())
     }
 
     fn operation_id(&self) -> Option<FsOpPId> {
         self.options.include_operation_id.then(|| operation_id(Uuid::new_v4()))
     }
-
-    fn sync_interval_ms(&self) -> Option<i64> {
-        self.options.sync_interval.map(|interval| match interval {
-            SyncInterval::Never => -1,
-            SyncInterval::AtMost(age) => i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
-        })
-    }
-
-    fn load_type(&self) -> LoadMetadataPType {
-        match self.options.metadata_load {
-            MetadataLoad::Never => LoadMetadataPType::Never,
-            MetadataLoad::Once => LoadMetadataPType::Once,
-            MetadataLoad::Always => LoadMetadataPType::Always,
-        }
-    }
-
-    fn write_type(&self) -> WritePType {
-        match self.options.write_type {
-            WriteType::MustCache => WritePType::MustCache,
-            WriteType::CacheThrough => WritePType::CacheThrough,
-            WriteType::Through => WritePType::Through,
-            WriteType::AsyncThrough => WritePType::AsyncThrough,
-        }
-    }
-
-    fn persistence_wait_ms(&self) -> i64 {
-        match self.options.persistence_wait {
-            Some(wait) => i64::try_from(wait.as_millis()).unwrap_or(i64::MAX),
-            None => -1,
-        }
-    }
-
-    fn persist_later(&self) -> Option<ScheduleAsyncPersistencePOptions> {
-        let wanted =
-            self.options.write_type == WriteType::AsyncThrough && self.options.persistence_wait.is_some();
-        wanted.then(|| ScheduleAsyncPersistencePOptions {
-            common_options: Some(self.loading()),
-            persistence_wait_time: Some(self.persistence_wait_ms()),
-        })
-    }
-}
-
-fn operation_id(id: Uuid) -> FsOpPId {
-    let (most, least) = id.as_u64_pair();
-    FsOpPId {
-        most_significant_bits: Some(most.cast_signed()),
-        least_significant_bits: Some(least.cast_signed()),
-    }
-}
-
-fn uuid(id: &FsOpPId) -> Uuid {
-    let bits = |half: i64| half.cast_unsigned();
-    Uuid::from_u64_pair(bits(id.most_significant_bits()), bits(id.least_significant_bits()))
 }
 
 /// Whether a request that failed so may have been carried out.
@@ -791,9 +715,9 @@ mod tests {
         let master = master(AlluxioOptions::default());
         let root = FsPath::root();
         let mut file = IncompleteFile::created(root.clone(), &FileInfo::default(), None);
-        drop(sendable(master.create_file(&root, 0, false)));
+        drop(sendable(master.create_file(&root, &PathOptions::default(), 0, false)));
         drop(sendable(master.new_block(&mut file)));
-        drop(sendable(master.complete_file(&file, None)));
+        drop(sendable(master.complete_file(&file, &PathOptions::default(), None)));
         drop(sendable(master.block_info(0)));
         drop(sendable(master.list_status(&root, None, 1)));
     }
@@ -811,52 +735,23 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_or_loads_gives_no_time_to_live_by_default_and_what_changes_never_names_one() {
-        let master = master(AlluxioOptions::default());
-        for options in [master.creating(), master.loading()] {
-            assert_eq!((options.ttl, options.ttl_action()), (Some(-1), TtlAction::Free));
-        }
-        assert_eq!((master.changing().ttl, master.changing().ttl_action), (None, None));
-    }
-
-    #[test]
-    fn a_time_to_live_is_given_if_the_user_wants_one() {
-        let lifetime = Lifetime { limit: Some(Duration::from_secs(5)), end: EndOfLife::Delete };
-        let master = master(AlluxioOptions { lifetime, ..AlluxioOptions::default() });
-        for options in [master.creating(), master.loading()] {
-            assert_eq!((options.ttl, options.ttl_action()), (Some(5000), TtlAction::Delete));
-        }
-    }
-
-    #[test]
     fn every_change_has_an_operation_id_of_its_own() {
-        let master1 = master(AlluxioOptions::default());
-        assert!(master1.changing().operation_id.is_some());
-        assert_ne!(master1.changing().operation_id, master1.creating().operation_id);
+        let with = master(AlluxioOptions::default());
+        assert!(with.operation_id().is_some());
+        assert_ne!(with.operation_id(), with.operation_id());
         let without = master(AlluxioOptions { include_operation_id: false, ..AlluxioOptions::default() });
-        assert_eq!(without.changing().operation_id, None);
+        assert_eq!(without.operation_id(), None);
     }
 
     #[test]
-    fn the_sync_interval_is_sent_only_if_the_user_set_it() {
-        for (set, sent) in [
-            (None, None),
-            (Some(SyncInterval::Never), Some(-1)),
-            (Some(SyncInterval::AtMost(Duration::ZERO)), Some(0)),
-            (Some(SyncInterval::AtMost(Duration::from_secs(2))), Some(2000)),
-        ] {
-            let master = master(AlluxioOptions { sync_interval: set, ..AlluxioOptions::default() });
-            assert_eq!(master.loading().sync_interval_ms, sent);
-        }
-    }
-
-    #[test]
-    fn files_are_persisted_later_only_if_they_were_written_for_that() {
-        let later = AlluxioOptions { write_type: WriteType::AsyncThrough, ..AlluxioOptions::default() };
-        assert_eq!(master(later.clone()).persist_later().unwrap().persistence_wait_time, Some(0));
-        let never = AlluxioOptions { persistence_wait: None, ..later.clone() };
-        assert_eq!(master(never).persist_later(), None);
-        let cached = AlluxioOptions { write_type: WriteType::MustCache, ..later };
-        assert_eq!(master(cached).persist_later(), None);
+    fn options_of_paths_can_be_changed_while_the_mount_serves() {
+        let master = master(AlluxioOptions::default());
+        let path = FsPath::parse("/a/b").unwrap();
+        let before = master.at(&path);
+        let other = PathOptions { block_size: 7, ..PathOptions::default() };
+        master.set_paths(PathTable::new(PathOptions::default(), vec![(path.parent().unwrap(), other)]));
+        assert_eq!(master.at(&path).block_size, 7);
+        assert_ne!(before.block_size, 7, "who has begun goes on");
+        assert_ne!(master.at(&FsPath::root()).block_size, 7);
     }
 }

@@ -10,6 +10,7 @@ mod block_read;
 mod block_write;
 mod bridge;
 mod budget;
+mod call_options;
 mod configuration;
 mod connection;
 mod data_path;
@@ -43,7 +44,6 @@ mod xattrs;
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
-pub use configuration::fetch_configuration_hashes;
 pub use options::*;
 pub use survey::Survey;
 pub use survey::Surveyed;
@@ -158,6 +158,21 @@ impl AlluxioFs {
             shared.bridge.spawn(journal::clean_up(Arc::clone(&shared), dir));
         }
         Ok(Self { shared })
+    }
+
+    /// Options of paths for what is opened and made from now on.
+    pub fn set_paths(&self, paths: PathTable) {
+        self.shared.master.set_paths(paths);
+    }
+
+    /// The configuration of the cluster, as of now.
+    pub fn configuration(&self, ctx: &Ctx) -> Result<ClusterConfiguration> {
+        configuration::ask(ctx, &self.shared.bridge, &self.shared.master)
+    }
+
+    /// The hashes of the configuration and of that of paths: cheap to ask for, to see whether either changed.
+    pub fn configuration_hashes(&self, ctx: &Ctx) -> Result<(String, String)> {
+        configuration::ask_hashes(ctx, &self.shared.bridge, &self.shared.master)
     }
 
     /// What went to and came from workers until now.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fs::Fault;
@@ -175,6 +176,9 @@ pub struct AlluxioOptions {
     /// The path in Alluxio that is the root of this file system.
     pub root: FsPath,
 
+    /// What may differ from path to path; at first, as it can be changed.
+    pub paths: PathTable,
+
     /// `alluxio.security.authentication.type`.
     pub authentication: Authentication,
     /// `alluxio.security.login.username`: who the servers take us for.
@@ -184,20 +188,10 @@ pub struct AlluxioOptions {
     /// `alluxio.network.connection.auth.timeout`.
     pub auth_timeout: Duration,
 
-    /// `alluxio.user.file.metadata.load.type`.
-    pub metadata_load: MetadataLoad,
-    /// `alluxio.user.file.metadata.sync.interval`, if the user set it. Left out, the master goes by its own rules.
-    pub sync_interval: Option<SyncInterval>,
     /// `alluxio.security.authorization.permission.umask`. For callers who give no mode; those of the kernel do.
     pub umask: u32,
-    /// `alluxio.user.update.file.accesstime.disabled`.
-    pub access_time_disabled: bool,
     /// `alluxio.fuse.times.enabled`: times that an application sets are kept and shown.
     pub times: bool,
-    /// `alluxio.user.file.delete.unchecked`.
-    pub delete_unchecked: bool,
-    /// `alluxio.user.file.persist.on.rename`.
-    pub persist_on_rename: bool,
     /// `alluxio.user.file.include.operation.id`: the master then answers a repeated call without doing it again.
     pub include_operation_id: bool,
     /// `alluxio.fuse.stat.cache.refresh.interval`: how long the capacity of the cluster is remembered.
@@ -205,27 +199,6 @@ pub struct AlluxioOptions {
 
     /// Directory of this user alone, for the list of files that are being written; none: it is not kept.
     pub journal_dir: Option<PathBuf>,
-
-    /// `alluxio.user.file.writetype.default`.
-    pub write_type: WriteType,
-    /// `alluxio.user.file.readtype.default`.
-    pub read_type: ReadType,
-    /// `alluxio.user.block.size.bytes.default`.
-    pub block_size: u64,
-    /// `alluxio.user.file.replication.min`.
-    pub replication_min: i32,
-    /// `alluxio.user.file.replication.max`, -1 for no limit.
-    pub replication_max: i32,
-    /// `alluxio.user.file.replication.durable`.
-    pub replication_durable: i32,
-    /// `alluxio.user.file.persistence.initial.wait.time`; `None` is -1: files are not persisted on their own.
-    pub persistence_wait: Option<Duration>,
-    /// `alluxio.user.file.create.ttl`: of what is made, and of what the master loads for this client.
-    pub lifetime: Lifetime,
-    /// `alluxio.user.file.write.tier.default`.
-    pub write_tier: i32,
-    /// `alluxio.user.file.reserved.bytes`; `None` is the block size.
-    pub reserved_bytes: Option<u64>,
 
     /// `alluxio.user.streaming.reader.chunk.size.bytes`.
     pub reader_chunk: u64,
@@ -255,8 +228,6 @@ pub struct AlluxioOptions {
     pub locations_expire: Duration,
     /// `alluxio.user.ufs.block.read.concurrency.max`.
     pub ufs_read_concurrency: i32,
-    /// `alluxio.user.file.passive.cache.enabled`.
-    pub passive_cache: bool,
 
     /// `alluxio.user.short.circuit.enabled`.
     pub short_circuit: bool,
@@ -301,6 +272,79 @@ pub struct AlluxioOptions {
     pub keepalive_timeout: Duration,
 }
 
+/// What may differ from path to path, and be changed while the mount serves. Files that are open go on with what was
+/// so when they were opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathOptions {
+    /// `alluxio.user.file.metadata.load.type`.
+    pub metadata_load: MetadataLoad,
+    /// `alluxio.user.file.metadata.sync.interval`, if the user set it. Left out, the master goes by its own rules.
+    pub sync_interval: Option<SyncInterval>,
+    /// `alluxio.user.update.file.accesstime.disabled`.
+    pub access_time_disabled: bool,
+    /// `alluxio.user.file.delete.unchecked`.
+    pub delete_unchecked: bool,
+    /// `alluxio.user.file.persist.on.rename`.
+    pub persist_on_rename: bool,
+    /// `alluxio.user.file.writetype.default`.
+    pub write_type: WriteType,
+    /// `alluxio.user.file.readtype.default`.
+    pub read_type: ReadType,
+    /// `alluxio.user.block.size.bytes.default`.
+    pub block_size: u64,
+    /// `alluxio.user.file.replication.min`.
+    pub replication_min: i32,
+    /// `alluxio.user.file.replication.max`, -1 for no limit.
+    pub replication_max: i32,
+    /// `alluxio.user.file.replication.durable`.
+    pub replication_durable: i32,
+    /// `alluxio.user.file.persistence.initial.wait.time`; `None` is -1: files are not persisted on their own.
+    pub persistence_wait: Option<Duration>,
+    /// `alluxio.user.file.create.ttl`: of what is made, and of what the master loads for this client.
+    pub lifetime: Lifetime,
+    /// `alluxio.user.file.write.tier.default`.
+    pub write_tier: i32,
+    /// `alluxio.user.file.passive.cache.enabled`.
+    pub passive_cache: bool,
+}
+
+/// The options of each path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathTable {
+    /// Where nothing else is said.
+    base: Arc<PathOptions>,
+    /// For everything at and below a path, the longest paths first.
+    below: Vec<(FsPath, Arc<PathOptions>)>,
+}
+
+impl PathTable {
+    /// `base` everywhere but at and below the paths of `below`.
+    pub fn new(base: PathOptions, below: Vec<(FsPath, PathOptions)>) -> Self {
+        let mut below: Vec<_> = below.into_iter().map(|(path, options)| (path, Arc::new(options))).collect();
+        below.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().len()));
+        Self { base: Arc::new(base), below }
+    }
+
+    /// Those of `path`, a path in Alluxio.
+    pub fn at(&self, path: &FsPath) -> &Arc<PathOptions> {
+        let found = self.below.iter().find(|(above, _)| path.starts_with(above));
+        found.map_or(&self.base, |(_, options)| options)
+    }
+}
+
+impl Default for PathTable {
+    fn default() -> Self {
+        PathOptions::default().into()
+    }
+}
+
+impl From<PathOptions> for PathTable {
+    /// The same everywhere.
+    fn from(options: PathOptions) -> Self {
+        Self::new(options, Vec::new())
+    }
+}
+
 /// `alluxio.user.file.metadata.sync.interval` as a number that is sent: how old the master's knowledge of the under
 /// file system may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,39 +386,14 @@ pub struct RetryTimes {
     pub total: Duration,
 }
 
-impl AlluxioOptions {
-    /// Bytes to reserve at a worker for a block.
-    pub fn reserved_bytes(&self) -> u64 {
-        self.reserved_bytes.unwrap_or(self.block_size).min(self.block_size)
-    }
-}
-
-impl Default for AlluxioOptions {
+impl Default for PathOptions {
     fn default() -> Self {
         Self {
-            masters: vec![HostPort::new("localhost", MASTER_RPC_PORT)],
-            root: FsPath::root(),
-
-            authentication: Authentication::Simple,
-            user: launch_user(),
-            owner_policy: OwnerPolicy::LaunchUser {
-                uid: nix::unistd::getuid().as_raw(),
-                gid: nix::unistd::getgid().as_raw(),
-            },
-            auth_timeout: Duration::from_secs(30),
-
             metadata_load: MetadataLoad::Once,
             sync_interval: None,
-            umask: 0o022,
             access_time_disabled: false,
-            times: true,
             delete_unchecked: false,
             persist_on_rename: false,
-            include_operation_id: true,
-            capacity_refresh: Duration::from_secs(5 * 60),
-
-            journal_dir: None,
-
             write_type: WriteType::AsyncThrough,
             read_type: ReadType::Cache,
             block_size: 64 * MIB,
@@ -384,7 +403,33 @@ impl Default for AlluxioOptions {
             persistence_wait: Some(Duration::ZERO),
             lifetime: Lifetime { limit: None, end: EndOfLife::Free },
             write_tier: 0,
-            reserved_bytes: None,
+            passive_cache: true,
+        }
+    }
+}
+
+impl Default for AlluxioOptions {
+    fn default() -> Self {
+        Self {
+            masters: vec![HostPort::new("localhost", MASTER_RPC_PORT)],
+            root: FsPath::root(),
+
+            paths: PathTable::default(),
+
+            authentication: Authentication::Simple,
+            user: launch_user(),
+            owner_policy: OwnerPolicy::LaunchUser {
+                uid: nix::unistd::getuid().as_raw(),
+                gid: nix::unistd::getgid().as_raw(),
+            },
+            auth_timeout: Duration::from_secs(30),
+
+            umask: 0o022,
+            times: true,
+            include_operation_id: true,
+            capacity_refresh: Duration::from_secs(5 * 60),
+
+            journal_dir: None,
 
             reader_chunk: MIB,
             reader_buffer_messages: 16,
@@ -400,7 +445,6 @@ impl Default for AlluxioOptions {
             pread_threshold: 2 * MIB,
             locations_expire: Duration::from_secs(5 * 60),
             ufs_read_concurrency: i32::MAX,
-            passive_cache: true,
 
             short_circuit: true,
             short_circuit_preferred: false,
@@ -451,6 +495,17 @@ fn launch_user() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_path_decides() {
+        let path = |text| FsPath::parse(text).unwrap();
+        let sized = |block_size| PathOptions { block_size, ..PathOptions::default() };
+        let table = PathTable::new(sized(1), vec![(path("/a"), sized(2)), (path("/a/b"), sized(3))]);
+        for (place, block_size) in [("/", 1), ("/ab", 1), ("/a", 2), ("/a/bc", 2), ("/a/b", 3), ("/a/b/c", 3)]
+        {
+            assert_eq!(table.at(&path(place)).block_size, block_size, "{place}");
+        }
+    }
 
     #[test]
     fn addresses_are_read_as_users_write_them() {

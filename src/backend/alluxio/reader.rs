@@ -105,7 +105,7 @@ impl Reader {
             return Ok(None);
         };
         let len = self.layout.block_len(block);
-        match local_block::map(&self.shared, worker, info.block_id(), len).await {
+        match local_block::map(&self.shared, worker, info.block_id(), len, self.blocks.promotes()).await {
             Ok(local_block::Found::Mapped(bytes)) => {
                 self.has_mapped.store(true, Ordering::Relaxed);
                 Ok(Some(bytes))

@@ -28,6 +28,7 @@ use super::incomplete::IncompleteFile;
 use super::journal::remove_incomplete;
 use super::master::Change;
 use super::master::UfsEnd;
+use super::options::PathOptions;
 use super::options::WriteType;
 use super::proto::dataserver::CreateUfsFileOptions;
 use super::proto::grpc::file::FileInfo;
@@ -66,8 +67,11 @@ pub(super) fn create(
 ) -> Result<(Attr, Box<dyn FileWriter>)> {
     let (sender, made) = oneshot::channel();
     let (maker, path, options) = (Arc::clone(shared), place.clone(), *options);
+    // The same for the whole file, whatever is changed meanwhile.
+    let at = shared.master.at(place);
+    let rules = Arc::clone(&at);
     shared.bridge.spawn_job(async move {
-        let result = maker.master.create_file(&path, options.mode, options.replace).await;
+        let result = maker.master.create_file(&path, &rules, options.mode, options.replace).await;
         if let Err(Ok((file, _))) = sender.send(result) {
             // Whoever asked was interrupted.
             remove(&maker, &file).await;
@@ -75,7 +79,7 @@ pub(super) fn create(
     });
     let (file, info) =
         shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
-    let mut writer = Writer::new(Arc::clone(shared), shared.attr(&info), file, &info);
+    let mut writer = Writer::new(Arc::clone(shared), at, shared.attr(&info), file, &info);
     // After the writer, which removes the file if this is interrupted.
     let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
     writer.attr = shared.attr(&info);
@@ -107,6 +111,7 @@ struct Notes {
 /// The caller's side.
 struct Writer {
     shared: Arc<Shared>,
+    at: Arc<PathOptions>,
     attr: Attr,
     written: u64,
     chunk: usize,
@@ -120,16 +125,23 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>, attr: Attr, file: IncompleteFile, info: &FileInfo) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        at: Arc<PathOptions>,
+        attr: Attr,
+        file: IncompleteFile,
+        info: &FileInfo,
+    ) -> Self {
         let options = &shared.options;
         let chunk = options.writer_chunk.clamp(1, CHUNK_MAX) as usize;
         let queue = options.writer_buffer_messages.clamp(1, QUEUE_MAX);
         let (commands, receiver) = mpsc::channel(queue);
         let notes = Arc::new(Notes::default());
-        let job = Job::new(Arc::clone(&shared), Arc::clone(&notes), file, info);
+        let job = Job::new(Arc::clone(&shared), Arc::clone(&at), Arc::clone(&notes), file, info);
         shared.bridge.spawn_job(job.run(receiver));
         Self {
             shared,
+            at,
             attr,
             written: 0,
             chunk,
@@ -242,7 +254,7 @@ impl FileWriter for Writer {
 
     /// A stream into the under file system keeps the name that it began with.
     fn can_move(&self) -> bool {
-        match self.shared.options.write_type {
+        match self.at.write_type {
             WriteType::MustCache | WriteType::AsyncThrough => true,
             WriteType::Through | WriteType::CacheThrough => false,
         }
@@ -262,6 +274,7 @@ impl FileWriter for Writer {
 /// The other side: owns the streams and the incomplete file.
 struct Job {
     shared: Arc<Shared>,
+    at: Arc<PathOptions>,
     notes: Arc<Notes>,
     file: IncompleteFile,
     block_size: u64,
@@ -286,15 +299,22 @@ struct Blocks {
 }
 
 impl Job {
-    fn new(shared: Arc<Shared>, notes: Arc<Notes>, file: IncompleteFile, info: &FileInfo) -> Self {
-        let write_type = shared.options.write_type;
+    fn new(
+        shared: Arc<Shared>,
+        at: Arc<PathOptions>,
+        notes: Arc<Notes>,
+        file: IncompleteFile,
+        info: &FileInfo,
+    ) -> Self {
+        let write_type = at.write_type;
         let made = ufs_file(info);
-        let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough)
-            .then(|| Writing::new(Arc::clone(&shared), Target::UfsFile(Box::new(made.clone()))));
+        let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough).then(|| {
+            Writing::new(Arc::clone(&shared), Arc::clone(&at), Target::UfsFile(Box::new(made.clone())))
+        });
         let blocks = (write_type != WriteType::Through).then(Blocks::default);
         let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
-        let block_size = if block_size == 0 { shared.options.block_size } else { block_size };
-        Self { shared, notes, file, block_size, length: 0, made, blocks, ufs }
+        let block_size = if block_size == 0 { at.block_size } else { block_size };
+        Self { shared, at, notes, file, block_size, length: 0, made, blocks, ufs }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -371,7 +391,7 @@ impl Job {
             let Some(blocks) = &mut self.blocks else { return Ok(()) };
             if block.written() < self.block_size {
                 blocks.current = Some(block);
-            } else if self.shared.options.write_type == WriteType::MustCache {
+            } else if self.at.write_type == WriteType::MustCache {
                 block.forget_kept();
                 blocks.held.push(block);
             } else {
@@ -387,8 +407,12 @@ impl Job {
             Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
             result => result?,
         };
-        let pin = self.shared.options.write_type == WriteType::AsyncThrough;
-        Ok(Writing::new(Arc::clone(&self.shared), Target::Block { id, size: self.block_size, pin }))
+        let pin = self.at.write_type == WriteType::AsyncThrough;
+        Ok(Writing::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.at),
+            Target::Block { id, size: self.block_size, pin },
+        ))
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -418,9 +442,9 @@ impl Job {
         }
         self.follow_rename();
         let through = ufs.is_some();
-        match self.shared.master.complete_file(&self.file, ufs.clone()).await {
+        match self.shared.master.complete_file(&self.file, &self.at, ufs.clone()).await {
             Err(err) if self.was_renamed(&err).await => {
-                self.shared.master.complete_file(&self.file, ufs).await?;
+                self.shared.master.complete_file(&self.file, &self.at, ufs).await?;
             }
             result => result?,
         }
