@@ -5,6 +5,7 @@ mod alluxio_options;
 mod background;
 mod ending;
 mod failure;
+mod fuse_conf;
 mod launch;
 mod logging;
 mod point;
@@ -42,8 +43,10 @@ use nix::sys::resource::setrlimit;
 use crate::backend::alluxio::AlluxioFs;
 use crate::backend::alluxio::ClusterConfiguration;
 use crate::backend::alluxio::ClusterProperty;
+use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::alluxio::fetch_configuration;
 use crate::backend::local::LocalFs;
+use crate::backend::local::NewOwner;
 use crate::config::Config;
 use crate::config::Libfuse;
 use crate::config::MountOptions;
@@ -147,6 +150,7 @@ impl Plan {
 
     /// Refuses what cannot be mounted at, and cleans up a dead mount, which is the first thing that changes.
     fn prepare(&self, registry: &Registry) -> Result<(), Failure> {
+        fuse_conf::check(&self.options.kernel_words)?;
         let fs_type = format!("fuse.{}", self.subtype());
         let store = match &self.root {
             Root::Store(dir) => Some(dir.as_path()),
@@ -275,6 +279,7 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result
     }
     raise_open_files();
     let vfs = build(plan)?;
+    warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
     std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
 
@@ -325,7 +330,12 @@ fn serve_logged(plan: &mut Plan, registry: &Registry, launch: &Launch) -> Result
 fn build(plan: &mut Plan) -> Result<Arc<Vfs>, Failure> {
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
-            let store = LocalFs::open(dir);
+            let owner = match alluxio_options::owner_policy(&plan.config)? {
+                OwnerPolicy::LaunchUser { .. } => NewOwner::Process,
+                OwnerPolicy::SystemUser => NewOwner::Caller,
+                OwnerPolicy::Custom { uid, gid } => NewOwner::Fixed { uid, gid },
+            };
+            let store = LocalFs::open_for(dir, owner);
             Arc::new(store.map_err(|err| Failure::because(format!("directory {}", dir.display()), err))?)
         }
         Root::Alluxio(path) => Arc::new(connect(&mut plan.config, path)?),
@@ -383,6 +393,17 @@ fn warn_without_effect(config: &Config) {
             "{} ({}) has no effect in this version, files are made to stay",
             key.name,
             config.origin(key)
+        );
+    }
+}
+
+/// Says so if permissions are checked for nobody but the user of the mount.
+fn warn_of_open_doors(options: &MountOptions) {
+    let has = |word: &str| options.kernel_words.iter().any(|known| known == word);
+    if has("allow_other") && !has("default_permissions") {
+        log::warn!(
+            "allow_other without default_permissions: all users of this machine act with the rights of the one who \
+             mounts"
         );
     }
 }
