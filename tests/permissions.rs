@@ -21,7 +21,6 @@ use common::attributes::try_set_times;
 use common::attributes::xattr;
 use common::cluster::Cluster;
 use common::mount::Mount;
-use common::mount::PROGRAM;
 use common::mount::Spec;
 use common::process;
 use common::users;
@@ -221,84 +220,89 @@ fn all_others_and_only_root_contradict_each_other() {
     }
 }
 
-/// An ordinary user who can mount on this machine: whom `/dev/fuse` and fusermount let.
-fn ordinary_user() -> Option<Somebody> {
+/// Set in the process that runs a test in a namespace of its own.
+const INSIDE: &str = "ALLUXIO_FUSE_TEST_INSIDE";
+
+/// Exit code of a namespace that cannot be made.
+const CANNOT: i32 = 77;
+
+/// Runs the test `name` once more, in a namespace where every user may open `/dev/fuse` and `/etc/fuse.conf` has the
+/// line `conf`: what the machine itself has stays as it is. True in there.
+fn in_a_namespace_for_all_users(name: &str, conf: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
     if !users::are_available() {
-        return None;
+        return false;
     }
-    let nobody = users::named("nobody");
-    let device = nobody.run(|| OpenOptions::new().read(true).write(true).open("/dev/fuse"));
-    if let Err(err) = device {
-        eprintln!("not tested, as an ordinary user cannot mount on this machine: /dev/fuse: {err}");
-        return None;
+    let work = tempfile::tempdir().unwrap();
+    let script = r#"
+        prepare() {
+          mount -t tmpfs none "$1" && mknod "$1/fuse" c 10 229 && chmod 666 "$1/fuse" &&
+            echo "$2" > "$1/fuse.conf" && touch /etc/fuse.conf &&
+            mount --bind "$1/fuse" /dev/fuse && mount --bind "$1/fuse.conf" /etc/fuse.conf
+        }
+        prepare "$1" "$2" || exit 77
+        exec "$3" --exact "$4" --nocapture
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    command.arg(work.path()).arg(conf).arg(std::env::current_exe().unwrap()).arg(name).env(INSIDE, "1");
+    let output = process::output_within(&mut command, Duration::from_secs(240));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.code() == Some(CANNOT) {
+        eprintln!("not tested, as this machine allows no such namespace: {}", said(&output.stderr));
+        return false;
     }
-    Some(nobody)
+    let text = said(&output.stdout);
+    assert!(output.status.success() && text.contains(" 1 passed"), "{text}\n{}", said(&output.stderr));
+    false
 }
 
 #[test]
 fn an_ordinary_user_is_told_what_the_system_allows() {
-    let Some(nobody) = ordinary_user() else { return };
-    let store = tempfile::tempdir().unwrap();
-    let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-    if conf.lines().any(|line| line.trim() == "user_allow_other") {
-        eprintln!("not tested, as /etc/fuse.conf allows all");
+    if !in_a_namespace_for_all_users("an_ordinary_user_is_told_what_the_system_allows", "# nothing") {
         return;
     }
+    let nobody = users::named("nobody");
+    let store = tempfile::tempdir().unwrap();
     for word in ["allow_other", "allow_root"] {
         let problem = Spec::local(store.path()).option(word).by(&nobody).refusal();
-        assert!(
-            problem.contains(&format!("mount option {word}: only root may use it, unless /etc/fuse.conf")),
-            "{problem}"
-        );
+        let expected =
+            format!("mount option {word}: only root may use it, unless /etc/fuse.conf has the line");
+        assert!(problem.contains(&expected), "{problem}");
     }
 }
 
-/// The same where `/etc/fuse.conf` permits it, in a namespace that has its own.
 #[test]
-fn allow_root_lets_root_see_the_mount_of_a_user() {
-    let Some(nobody) = ordinary_user() else { return };
-    let work = tempfile::tempdir().unwrap();
-    let at = |name: &str| work.path().join(name);
-    for name in ["store", "point", "logs"] {
-        fs::create_dir(at(name)).unwrap();
-        chown(at(name), Some(nobody.uid), Some(nobody.gid)).unwrap();
+fn others_see_the_mount_of_a_user_as_far_as_they_are_let() {
+    let name = "others_see_the_mount_of_a_user_as_far_as_they_are_let";
+    if !in_a_namespace_for_all_users(name, "user_allow_other") {
+        return;
     }
-    fs::write(at("store/file"), b"x").unwrap();
-    fs::write(at("fuse.conf"), "user_allow_other\n").unwrap();
-    fs::copy(PROGRAM, at("program")).unwrap();
-    // Root, another user, and the end: what is mounted in the namespace ends with it.
-    let script = r#"
-        set -eu
-        touch /etc/fuse.conf && mount --bind "$1/fuse.conf" /etc/fuse.conf
-        as() { user=$1; shift; setpriv --reuid "$user" --regid "$user" --clear-groups "$@"; }
-        export HOME="$1/logs" XDG_RUNTIME_DIR="$1/logs" ALLUXIO_LOGS_DIR="$1/logs" ALLUXIO_CONF_DIR="$1"
-        for libfuse in 2 3; do
-          as "$2" "$1/program" mount -o "$4,alluxio.fuse.jnifuse.libfuse.version=$libfuse" "$1/point" "file://$1/store"
-          as "$2" cat "$1/point/file"
-          if cat "$1/point/file"; then echo root; fi
-          if as "$3" cat "$1/point/file"; then echo other; fi
-          as "$2" "$1/program" unmount "$1/point"
-        done
-    "#;
-    let other = users::named("daemon");
-    let seen_by = |word: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(work.path());
-        command.args([nobody.uid.to_string(), other.uid.to_string(), word.to_owned()]);
-        let text = process::succeed(&mut command, Duration::from_secs(60));
-        let seen = |who: &str| text.lines().filter(|line| line.ends_with(who)).count();
-        assert!(text.contains('x'), "{text}");
-        (seen("root"), seen("other"))
-    };
-    assert_eq!(seen_by("rw"), (0, 0));
-    assert_eq!(seen_by("allow_root"), (2, 0));
-    assert_eq!(seen_by("allow_other"), (2, 2));
+    let (nobody, daemon) = (users::named("nobody"), users::named("daemon"));
+    for libfuse in [2, 3] {
+        for (word, root, others) in
+            [("rw", false, false), ("allow_root", true, false), ("allow_other", true, true)]
+        {
+            let store = tempfile::tempdir().unwrap();
+            fs::write(store.path().join("file"), b"x").unwrap();
+            let mount = Spec::local(store.path()).option(word).libfuse(libfuse).by(&nobody).start();
+            let read = || code(fs::read(mount.path().join("file")));
+            let expected = |let_in: bool| if let_in { Ok(()) } else { Err(Errno::EACCES) };
+            assert_eq!(nobody.run(read), Ok(()), "{word}, libfuse {libfuse}");
+            assert_eq!(read(), expected(root), "{word}, libfuse {libfuse}: root");
+            assert_eq!(daemon.run(read), expected(others), "{word}, libfuse {libfuse}: another user");
+        }
+    }
 }
 
 #[test]
 fn what_an_ordinary_user_may_not_do_is_eacces_or_eperm() {
-    let Some(nobody) = ordinary_user() else { return };
-    let cluster = Cluster::get();
+    if !in_a_namespace_for_all_users("what_an_ordinary_user_may_not_do_is_eacces_or_eperm", "# nothing") {
+        return;
+    }
+    let (cluster, nobody) = (Cluster::get(), users::named("nobody"));
     let dir = cluster.directory("ordinary");
     let root = Spec::alluxio(&cluster, &dir.path).property(POLICY, SYSTEM_USER).start();
     chmod(root.path(), 0o755).unwrap();

@@ -143,10 +143,15 @@ impl Place {
             for name in ["point", "logs"] {
                 std::os::unix::fs::chown(dir.path().join(name), Some(user.uid), Some(user.gid)).unwrap();
             }
-            // Where the tests are built, others need not get to.
+            // Others need not get to where the tests are built, and where the cluster is.
             std::fs::copy(PROGRAM, dir.path().join(OTHERS_PROGRAM)).unwrap();
+            if let Some(conf) = &spec.conf {
+                let site = "alluxio-site.properties";
+                std::fs::copy(conf.join(site), dir.path().join("conf").join(site)).unwrap();
+            }
         }
-        let conf = spec.conf.clone().unwrap_or_else(|| dir.path().join("conf"));
+        let conf =
+            spec.conf.clone().filter(|_| spec.user.is_none()).unwrap_or_else(|| dir.path().join("conf"));
         // As the kernel will say it.
         let point = dir.path().join("point").canonicalize().unwrap();
         Place { dir: Some(dir), point, conf, environment: spec.environment.clone(), user: spec.user.clone() }
