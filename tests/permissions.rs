@@ -16,6 +16,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::AccessFlags;
+use nix::unistd::access;
 
 use common::attributes::try_set_times;
 use common::attributes::xattr;
@@ -351,8 +353,8 @@ fn check_denials(root: &Path) {
     assert_eq!(xattr::remove(&path("writable"), "user.a"), Ok(()));
     let readable = File::open(path("readable")).unwrap();
     assert_eq!(try_set_times(&readable, None, Some((5, 5))), Err(Errno::EPERM));
-    assert_eq!(nix::unistd::access(&path("secret"), nix::unistd::AccessFlags::R_OK), Err(Errno::EACCES));
-    assert_eq!(nix::unistd::access(&path("writable"), nix::unistd::AccessFlags::W_OK), Ok(()));
+    assert_eq!(access(&path("secret"), AccessFlags::R_OK), Err(Errno::EACCES));
+    assert_eq!(access(&path("writable"), AccessFlags::W_OK), Ok(()));
 
     // And what it does not deny.
     let made = path("own/made");

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -21,6 +24,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::fcntl::AtFlags;
+use nix::fcntl::FcntlArg;
+use nix::fcntl::fcntl;
 use nix::sys::stat::Mode;
 use nix::sys::stat::SFlag;
 use nix::sys::stat::mknod;
@@ -245,10 +252,10 @@ fn everywhere(name: &str, scenario: fn(&Path)) {
 fn what_is_neither_file_nor_directory_is_refused_at_once() {
     everywhere("nodes", |root| {
         let new = root.join("new");
-        let cwd = nix::fcntl::AT_FDCWD;
+        let cwd = AT_FDCWD;
         fs::write(root.join("file"), b"x").unwrap();
         assert_eq!(symlinkat("file", cwd, &new), Err(Errno::EPERM));
-        let flags = nix::fcntl::AtFlags::empty();
+        let flags = AtFlags::empty();
         assert_eq!(linkat(cwd, &root.join("file"), cwd, &new, flags), Err(Errno::EPERM));
         assert_eq!(mkfifo(&new, Mode::S_IRUSR), Err(Errno::EPERM));
         assert_eq!(mknod(&new, SFlag::S_IFSOCK, Mode::S_IRUSR, 0), Err(Errno::EPERM));
@@ -283,7 +290,7 @@ impl Holder {
             .unwrap();
         let mut line = String::new();
         let output = child.stdout.as_mut().expect("started with a pipe");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
         assert_eq!(line, "locked\n");
         Self(child)
     }
@@ -330,10 +337,7 @@ fn locks_of_both_kinds_hold_between_processes() {
 
 fn try_flock(file: &File) -> Result<(), Errno> {
     // SAFETY: the descriptor is open.
-    Errno::result(unsafe {
-        libc::flock(std::os::fd::AsRawFd::as_raw_fd(file), libc::LOCK_EX | libc::LOCK_NB)
-    })
-    .map(drop)
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
 /// Locks the byte at `start`.
@@ -345,5 +349,5 @@ fn try_lock(file: &File, start: i64) -> Result<(), Errno> {
         l_len: 1,
         l_pid: 0,
     };
-    nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETLK(&lock)).map(drop)
+    fcntl(file, FcntlArg::F_SETLK(&lock)).map(drop)
 }

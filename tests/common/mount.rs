@@ -1,6 +1,7 @@
 //! A mount of the program under test, which ends with its guard, also when the test panics.
 
 use std::fs::File;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -141,7 +142,7 @@ impl Place {
         }
         if let Some(user) = &spec.user {
             for name in ["point", "logs"] {
-                std::os::unix::fs::chown(dir.path().join(name), Some(user.uid), Some(user.gid)).unwrap();
+                chown(dir.path().join(name), Some(user.uid), Some(user.gid)).unwrap();
             }
             // Others need not get to where the tests are built, and where the cluster is.
             std::fs::copy(PROGRAM, dir.path().join(OTHERS_PROGRAM)).unwrap();

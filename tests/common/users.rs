@@ -1,6 +1,7 @@
 //! What other users of the machine see and may do: threads of the test that act as one of them.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
@@ -59,7 +60,6 @@ impl Somebody {
 
     /// Has `command` run as this user.
     pub(crate) fn runs<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        use std::os::unix::process::CommandExt;
         command.uid(self.uid).gid(self.gid)
     }
 }
