@@ -487,6 +487,20 @@ fn a_call_waits_for_the_master_to_come_back() {
 }
 
 #[test]
+fn the_last_known_capacity_is_shown_while_the_master_is_away() {
+    let proxy = Proxy::start();
+    let masters = vec![proxy.address()];
+    let fs = AlluxioFs::connect(AlluxioOptions { masters, capacity_refresh: Duration::ZERO, ..options() });
+    let fs = fs.unwrap();
+    proxy.set(Mode::Down);
+    let began = Instant::now();
+    // Never asked for before, and with the usual two minutes for retries.
+    let away = fs.stat_fs(&Ctx::daemon()).unwrap();
+    assert!(away.blocks > 0 && began.elapsed() < SOON, "{away:?}");
+    assert_eq!(fs.stat_fs(&Ctx::daemon()).unwrap(), away);
+}
+
+#[test]
 fn a_dead_master_ends_a_call_in_the_time_for_retries() {
     let proxy = Proxy::start();
     let fs = AlluxioFs::connect(AlluxioOptions { masters: vec![proxy.address()], ..quick() }).unwrap();

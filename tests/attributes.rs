@@ -12,6 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -83,6 +85,71 @@ fn a_write_moves_the_time_that_was_set_before_it() {
 #[test]
 fn times_are_kept() {
     on_a_cluster("times", attributes::times_are_kept);
+}
+
+#[test]
+fn every_change_of_attributes_moves_ctime() {
+    on_a_cluster("ctime", attributes::every_change_of_attributes_moves_ctime);
+}
+
+#[test]
+fn a_change_of_attributes_is_seen_by_other_mounts() {
+    let cluster = Cluster::get();
+    let dir = cluster.directory("ctime-shared");
+    let spec = Spec::alluxio(&cluster, &dir.path).option("attr_timeout=0");
+    let (one, other) = (spec.start(), spec.start());
+    let ctime = |mount: &Mount| attributes::ctime(&fs::metadata(mount.path().join("file")).unwrap());
+    fs::write(one.path().join("file"), b"x").unwrap();
+    let mut last = ctime(&other);
+    // By turns, which one clock would order.
+    for mode in [0o600, 0o640, 0o644, 0o600] {
+        for mount in [&one, &other] {
+            let path = mount.path().join("file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(ctime(mount) > last, "{:?} after {last:?}", ctime(mount));
+            last = ctime(mount);
+            assert_eq!((ctime(&one), ctime(&other)), (last, last));
+        }
+    }
+    fs::write(other.path().join("file"), b"more").unwrap();
+    assert!(ctime(&one) > last);
+}
+
+#[test]
+fn one_of_many_makes_an_attribute() {
+    let cluster = Cluster::get();
+    let dir = cluster.directory("xattr-race");
+    let spec = Spec::alluxio(&cluster, &dir.path);
+    let mounts = [spec.start(), spec.start()];
+    let name = |round: u32| format!("user.lock{round}");
+    fs::write(mounts[0].path().join("file"), b"x").unwrap();
+    for round in 0..20 {
+        // The values differ in every other round only.
+        let value = |who: usize| if round % 2 == 0 { vec![b'x'] } else { vec![who as u8] };
+        let start = Barrier::new(mounts.len());
+        let race = |who: usize| {
+            let path = mounts[who].path().join("file");
+            start.wait();
+            xattr::set(&path, &name(round), &value(who), libc::XATTR_CREATE)
+        };
+        let race = &race;
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..mounts.len()).map(|who| scope.spawn(move || race(who))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners: Vec<_> = (0..mounts.len()).filter(|who| results[*who].is_ok()).collect();
+        assert_eq!(winners.len(), 1, "{results:?}");
+        assert!(results.contains(&Err(Errno::EEXIST)), "{results:?}");
+        let path = mounts[0].path().join("file");
+        assert_eq!(xattr::get(&path, &name(round)).unwrap(), value(winners[0]));
+        if round % 3 == 0 {
+            // What was removed can be made again.
+            xattr::remove(&path, &name(round)).unwrap();
+            let path = mounts[1].path().join("file");
+            xattr::set(&path, &name(round), b"again", libc::XATTR_CREATE).unwrap();
+        }
+    }
+    assert_eq!(xattr::list(&mounts[0].path().join("file")).unwrap().len(), 20);
 }
 
 #[test]
@@ -313,6 +380,12 @@ fn who_may_what_is_as_posix_has_it() {
     let alice = spec.option("attr_timeout=0").start();
     let path = |name: &str| alice.path().join(name);
 
+    // Whoever may not change a file does not move its times either.
+    let before = attributes::ctime(&fs::metadata(path("readable")).unwrap());
+    let chmod = fs::set_permissions(path("readable"), fs::Permissions::from_mode(0o644));
+    assert_eq!(chmod.unwrap_err().raw_os_error(), Some(libc::EPERM), "also if it is the mode that it has");
+    assert_eq!(attributes::ctime(&fs::metadata(path("readable")).unwrap()), before);
+
     // An owner needs no right to write for the times, as of a file that is copied with its mode.
     let local = tempfile::tempdir().unwrap();
     let original = local.path().join("read-only");
@@ -323,6 +396,9 @@ fn who_may_what_is_as_posix_has_it() {
     let meta = fs::metadata(path("read-only")).unwrap();
     check_times(&meta, None, (55, 66));
     assert_eq!(meta.mode() & 0o7777, 0o444);
+    let before = attributes::ctime(&meta);
+    fs::set_permissions(path("read-only"), fs::Permissions::from_mode(0o400)).unwrap();
+    assert!(attributes::ctime(&fs::metadata(path("read-only")).unwrap()) > before);
 
     let open = File::open(path("open")).unwrap();
     assert_eq!(try_set_times(&open, None, Some((5, 5))), Err(Errno::EPERM), "not the owner");
@@ -334,7 +410,9 @@ fn who_may_what_is_as_posix_has_it() {
         !touched.status.success() && String::from_utf8_lossy(&touched.stderr).contains("Permission denied")
     );
 
+    let before = attributes::ctime(&fs::metadata(path("open")).unwrap());
     xattr::set(&path("open"), "user.b", b"2", 0).unwrap();
+    assert!(attributes::ctime(&fs::metadata(path("open")).unwrap()) > before);
     assert_eq!(xattr::set(&path("readable"), "user.b", b"2", 0), Err(Errno::EACCES));
     assert_eq!(xattr::remove(&path("readable"), "user.a"), Err(Errno::EACCES));
     assert_eq!(xattr::get(&path("readable"), "user.a").unwrap(), b"1");

@@ -216,7 +216,20 @@ impl MountOptions {
                 .take(&word)
                 .map_err(|problem| ConfigError::new(format!("mount option {word} ({origin}): {problem}")))?;
         }
+        options.check_together(origin)?;
         Ok(options)
+    }
+
+    /// Refuses words that contradict each other: one library would not mount, the other choose one of them.
+    fn check_together(&self, origin: &Origin) -> Result<(), ConfigError> {
+        let (all, root) = ("allow_other", "allow_root");
+        let has = |word: &str| self.kernel_words.iter().any(|known| known == word);
+        if has(all) && has(root) {
+            return Err(ConfigError::new(format!(
+                "mount options {all} and {root} ({origin}): give one of them, {all} lets root in as well"
+            )));
+        }
+        Ok(())
     }
 
     fn take(&mut self, word: &str) -> Result<(), String> {
@@ -400,6 +413,16 @@ mod tests {
 
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn others_are_let_in_all_or_only_root() {
+        let problem = parse("allow_root,ro,allow_other").unwrap_err();
+        assert!(
+            problem.starts_with("mount options allow_other and allow_root (command line): "),
+            "{problem}"
+        );
+        assert_eq!(parse("allow_root,ro").unwrap().kernel_words, ["allow_root", "ro"]);
     }
 
     #[test]

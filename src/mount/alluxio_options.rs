@@ -219,7 +219,8 @@ fn umask(config: &Config) -> Result<u32, Failure> {
     })
 }
 
-fn owner_policy(config: &Config) -> Result<OwnerPolicy, Failure> {
+/// Whose files are shown and made.
+pub(super) fn owner_policy(config: &Config) -> Result<OwnerPolicy, Failure> {
     let class = config.text(&keys::FUSE_AUTH_POLICY);
     match class.rsplit('.').next().unwrap_or_default() {
         "LaunchUserGroupAuthPolicy" => Ok(OwnerPolicy::LaunchUser {

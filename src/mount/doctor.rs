@@ -14,6 +14,7 @@ use nix::sys::statvfs::statvfs;
 use super::Failure;
 use super::add_cluster_defaults;
 use super::alluxio_options;
+use super::fuse_conf;
 use super::logging;
 use super::point;
 use super::table;
@@ -238,15 +239,13 @@ fn settings(config: &mut Config) -> Vec<Finding> {
 /// Users other than root may let others in only if root says so.
 fn allow_others(options: &MountOptions) -> Option<Finding> {
     let word = options.kernel_words.iter().find(|word| word.starts_with("allow_"))?;
-    if nix::unistd::geteuid().is_root() {
-        return Some(Finding::ok("/etc/fuse.conf", format!("root may use {word}")));
-    }
-    let text = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-    if text.lines().any(|line| line.trim() == "user_allow_other") {
-        return Some(Finding::ok("/etc/fuse.conf", format!("lets users use {word}")));
-    }
-    let cure = "`echo user_allow_other >> /etc/fuse.conf` as root";
-    Some(Finding::problem("/etc/fuse.conf", format!("does not let users use {word}"), cure))
+    Some(match fuse_conf::check(&options.kernel_words) {
+        Ok(()) => Finding::ok("/etc/fuse.conf", format!("lets this user use {word}")),
+        Err(problem) => {
+            let cure = "`echo user_allow_other >> /etc/fuse.conf` as root";
+            Finding::problem("/etc/fuse.conf", problem.to_string(), cure)
+        }
+    })
 }
 
 fn mount_point(config: &Config) -> Option<Finding> {

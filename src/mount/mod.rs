@@ -7,6 +7,7 @@ mod cluster;
 mod doctor;
 mod ending;
 mod failure;
+mod fuse_conf;
 mod launch;
 mod log_file;
 mod logging;
@@ -51,7 +52,9 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 
+use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
+use crate::backend::local::NewOwner;
 use crate::config::Config;
 use crate::config::Libfuse;
 use crate::config::MountOptions;
@@ -172,6 +175,7 @@ impl Plan {
 
     /// Refuses what cannot be mounted at, and cleans up a dead mount, which is the first thing that changes.
     fn prepare(&self, registry: &Registry) -> Result<(), Failure> {
+        fuse_conf::check(&self.options.kernel_words)?;
         let fs_type = format!("fuse.{}", self.subtype());
         let store = match &self.root {
             Root::Store(dir) => Some(dir.as_path()),
@@ -327,6 +331,7 @@ fn serve_logged(
     raise_open_files();
     // The latter goes first.
     let (vfs, _watch) = build(plan)?;
+    warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
     std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
 
@@ -408,7 +413,12 @@ fn build(plan: &mut Plan) -> Result<(Arc<Vfs>, Option<Watch>), Failure> {
     let mut watch = None;
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
-            let store = LocalFs::open(dir);
+            let owner = match alluxio_options::owner_policy(&plan.config)? {
+                OwnerPolicy::LaunchUser { .. } => NewOwner::Process,
+                OwnerPolicy::SystemUser => NewOwner::Caller,
+                OwnerPolicy::Custom { uid, gid } => NewOwner::Fixed { uid, gid },
+            };
+            let store = LocalFs::open_for(dir, owner);
             Arc::new(store.map_err(|err| Failure::because(format!("directory {}", dir.display()), err))?)
         }
         Root::Alluxio(path) => {
@@ -443,6 +453,17 @@ fn warn_without_effect(config: &Config) {
     ];
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
+    }
+}
+
+/// Says so if permissions are checked for nobody but the user of the mount.
+fn warn_of_open_doors(options: &MountOptions) {
+    let has = |word: &str| options.kernel_words.iter().any(|known| known == word);
+    if has("allow_other") && !has("default_permissions") {
+        log::warn!(
+            "allow_other without default_permissions: all users of this machine act with the rights of the one who \
+             mounts"
+        );
     }
 }
 

@@ -12,11 +12,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::chown;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use nix::errno::Errno;
+use nix::time::ClockId;
+use nix::time::clock_gettime;
 
 /// Extended attributes by the calls of xattr(7); a failure is its errno.
 pub(crate) mod xattr {
@@ -223,6 +229,72 @@ pub(crate) fn times_are_kept(root: &Path) {
         .unwrap();
     let meta = fs::metadata(&moved).unwrap();
     assert!(meta.mtime() >= before && meta.atime() >= before);
+}
+
+/// SEMANTICS: every change of attributes moves the time of the last change, and no other time.
+pub(crate) fn every_change_of_attributes_moves_ctime(root: &Path) {
+    let (file, dir) = (root.join("file"), root.join("dir"));
+    fs::write(&file, b"content").unwrap();
+    fs::create_dir(&dir).unwrap();
+    for path in [&file, &dir] {
+        let changed = |what: &str, change: &dyn Fn()| {
+            let before = fs::symlink_metadata(path).unwrap();
+            wait_for_the_clock(ctime(&before));
+            change();
+            let after = fs::symlink_metadata(path).unwrap();
+            assert!(ctime(&after) > ctime(&before), "{what}: {:?}, {:?}", ctime(&before), ctime(&after));
+            assert!(ctime(&after).0 >= now() - 60, "{what}: {:?}", ctime(&after));
+            after
+        };
+        let open = File::open(path).unwrap();
+        set_times(&open, Some((11, 12)), Some((13, 14)));
+        let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let meta = fs::symlink_metadata(path).unwrap();
+        let steps: [(&str, &dyn Fn()); 9] = [
+            ("chmod", &|| mode(0o700)),
+            ("chmod to the same", &|| mode(0o700)),
+            ("chmod that leaves no right to write", &|| mode(0o500)),
+            ("chmod without that right", &|| mode(0o750)),
+            ("chown to the same", &|| chown(path, Some(meta.uid()), Some(meta.gid())).unwrap()),
+            ("setxattr", &|| xattr::set(path, "user.a", b"1", 0).unwrap()),
+            ("setxattr of a new one", &|| xattr::set(path, "user.b", b"1", libc::XATTR_CREATE).unwrap()),
+            ("setxattr of an old one", &|| xattr::set(path, "user.a", b"2", libc::XATTR_REPLACE).unwrap()),
+            ("removexattr", &|| xattr::remove(path, "user.a").unwrap()),
+        ];
+        for (what, change) in steps {
+            check_times(&changed(what, change), Some((11, 12)), (13, 14));
+        }
+        changed("utimensat", &|| set_times(&open, Some((5, 6)), None));
+        changed("utimensat of now", &|| set_times(&open, Some((7, 8)), Some((9, 10))));
+
+        let before = fs::symlink_metadata(path).unwrap();
+        assert_eq!(xattr::remove(path, "user.none"), Err(Errno::ENODATA));
+        assert_eq!(xattr::set(path, "user.b", b"3", libc::XATTR_CREATE), Err(Errno::EEXIST));
+        xattr::get(path, "user.b").unwrap();
+        assert_eq!(ctime(&fs::symlink_metadata(path).unwrap()), ctime(&before), "nothing was changed");
+    }
+    let before = ctime(&fs::metadata(&file).unwrap());
+    wait_for_the_clock(before);
+    fs::write(&file, b"another").unwrap();
+    assert!(ctime(&fs::metadata(&file).unwrap()) > before, "a write");
+}
+
+/// Waits until the clock that file systems go by, which takes steps of milliseconds, shows another time than `past`.
+fn wait_for_the_clock(past: Time) {
+    let start = Instant::now();
+    loop {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
+        if (now.tv_sec(), now.tv_nsec()) > past {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5), "{past:?} is in the future: {now}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The time of the last change of attributes.
+pub(crate) fn ctime(meta: &Metadata) -> Time {
+    (meta.ctime(), meta.ctime_nsec())
 }
 
 /// Seconds and nanoseconds.

@@ -10,6 +10,7 @@ pub(crate) mod dirstream;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod tree;
+pub(crate) mod users;
 
 use std::path::Path;
 use std::thread;

@@ -1,6 +1,7 @@
 //! A mount of the program under test, which ends with its guard, also when the test panics.
 
 use std::fs::File;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -15,9 +16,13 @@ use super::cluster::Cluster;
 use super::holds_within;
 use super::process;
 use super::tail;
+use super::users::Somebody;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_alluxio-fuse");
+
+/// The program in the directory of a mount of another user.
+const OTHERS_PROGRAM: &str = "alluxio-fuse";
 
 /// How long a mount may take to come, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +35,8 @@ pub(crate) struct Spec {
     conf: Option<PathBuf>,
     options: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Who mounts, if not the user of the test.
+    user: Option<Somebody>,
 }
 
 impl Spec {
@@ -40,6 +47,7 @@ impl Spec {
             conf: None,
             options: Vec::new(),
             environment: Vec::new(),
+            user: None,
         }
     }
 
@@ -50,7 +58,14 @@ impl Spec {
             conf: Some(cluster.conf.clone()),
             options: Vec::new(),
             environment: Vec::new(),
+            user: None,
         }
+    }
+
+    /// Mounted by `user`, in the foreground.
+    pub(crate) fn by(mut self, user: &Somebody) -> Spec {
+        self.user = Some(user.clone());
+        self
     }
 
     /// One more word of `-o`.
@@ -91,6 +106,15 @@ impl Spec {
         mount
     }
 
+    /// What the program says to a mount that it refuses.
+    pub(crate) fn refusal(&self) -> String {
+        let place = Place::new(self);
+        let output = process::output_within(&mut place.mount_command(self, true), PATIENCE);
+        assert!(!output.status.success(), "it was not refused");
+        assert!(!is_mounted(&place.point), "refused, but mounted");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Mounts in the background, as users do: the command has returned when this returns.
     pub(crate) fn start_in_background(&self) -> Mount {
         let place = Place::new(self);
@@ -107,6 +131,7 @@ struct Place {
     point: PathBuf,
     conf: PathBuf,
     environment: Vec<(String, String)>,
+    user: Option<Somebody>,
 }
 
 impl Place {
@@ -115,10 +140,22 @@ impl Place {
         for name in ["point", "logs", "conf"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        let conf = spec.conf.clone().unwrap_or_else(|| dir.path().join("conf"));
+        if let Some(user) = &spec.user {
+            for name in ["point", "logs"] {
+                chown(dir.path().join(name), Some(user.uid), Some(user.gid)).unwrap();
+            }
+            // Others need not get to where the tests are built, and where the cluster is.
+            std::fs::copy(PROGRAM, dir.path().join(OTHERS_PROGRAM)).unwrap();
+            if let Some(conf) = &spec.conf {
+                let site = "alluxio-site.properties";
+                std::fs::copy(conf.join(site), dir.path().join("conf").join(site)).unwrap();
+            }
+        }
+        let conf =
+            spec.conf.clone().filter(|_| spec.user.is_none()).unwrap_or_else(|| dir.path().join("conf"));
         // As the kernel will say it.
         let point = dir.path().join("point").canonicalize().unwrap();
-        Place { dir: Some(dir), point, conf, environment: spec.environment.clone() }
+        Place { dir: Some(dir), point, conf, environment: spec.environment.clone(), user: spec.user.clone() }
     }
 
     fn dir(&self) -> &Path {
@@ -135,7 +172,14 @@ impl Place {
 
     /// The program with nothing of the tester's own settings.
     fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match &self.user {
+            None => Command::new(PROGRAM),
+            Some(user) => {
+                let mut command = Command::new(self.dir().join(OTHERS_PROGRAM));
+                user.runs(&mut command).env("HOME", self.logs()).env("XDG_RUNTIME_DIR", self.logs());
+                command
+            }
+        };
         for name in ["ALLUXIO_HOME", "ALLUXIO_JAVA_OPTS", "ALLUXIO_FUSE_JAVA_OPTS"] {
             command.env_remove(name);
         }

@@ -52,6 +52,11 @@ fn times_are_kept() {
 }
 
 #[test]
+fn every_change_of_attributes_moves_ctime() {
+    in_an_empty_store(scenarios::every_change_of_attributes_moves_ctime);
+}
+
+#[test]
 fn extended_attributes_are_those_of_the_files_below() {
     with_each_library(|library| {
         let mount = Mount::new(library);

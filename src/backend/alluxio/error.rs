@@ -149,6 +149,8 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
 fn by_text(rpc: Rpc, status: &Status) -> Fault {
     let text = status.message();
     match (status.code(), rpc) {
+        // Where the path is kept, in the journal or in the under store.
+        _ if text.contains("File name too long") => Fault::NameTooLong,
         (Code::FailedPrecondition, Rpc::Remove) => {
             // "Failed to delete ..." is a disk or store that failed, unless it holds what Alluxio does not know.
             if text.starts_with("Failed to delete") && !text.contains("not in sync") {
@@ -235,6 +237,12 @@ mod tests {
                 Code::InvalidArgument,
                 "Traversal failed for path /f/x. Component 2(f) is a file, not a directory.",
                 Fault::NotDirectory,
+            ),
+            (
+                Rpc::CreateDirectory,
+                Code::FailedPrecondition,
+                "Cannot create or load UFS directory /d: java.io.FileNotFoundException: /d: File name too long.",
+                Fault::NameTooLong,
             ),
             (
                 Rpc::Rename,

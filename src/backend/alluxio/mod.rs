@@ -11,6 +11,7 @@ mod block_write;
 mod bridge;
 mod budget;
 mod call_options;
+mod capacity;
 mod configuration;
 mod connection;
 mod data_path;
@@ -55,13 +56,14 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use self::attr::Owners;
 use self::attr::all_may;
 use self::attr::attr;
 use self::attr::owner_may;
 use self::bridge::Bridge;
+use self::capacity::Capacity;
+use self::capacity::stat_fs;
 use self::connection::Connections;
 use self::data_path::DataPath;
 use self::listing::AlluxioListing;
@@ -90,9 +92,6 @@ use crate::fs::StatFs;
 use crate::fs::Timestamp;
 use crate::fs::XattrMode;
 
-/// The unit in which capacity is shown, as Alluxio's own mount does.
-const STAT_FS_BLOCK: u32 = 16 << 10;
-
 /// Longest name that is let through. Alluxio has no limit of its own.
 const NAME_MAX: usize = 255;
 
@@ -111,8 +110,7 @@ struct Shared {
     connections: Connections,
     data: DataPath,
     owners: Owners,
-    /// The last answer about capacity and when it came.
-    capacity: Mutex<Option<(Instant, StatFs)>>,
+    capacity: Capacity,
 }
 
 /// A path of an Alluxio cluster as a file system.
@@ -157,6 +155,10 @@ impl AlluxioFs {
             // Not waited for: nothing here depends on it.
             shared.bridge.spawn(journal::clean_up(Arc::clone(&shared), dir));
         }
+        // Known from the start, so that there is something to show when the master goes away.
+        if let Err(err) = shared.stat_fs(&Ctx::daemon(), Some(Instant::now() + capacity::PATIENCE)) {
+            log::debug!("the capacity of the cluster is not known yet: {err}");
+        }
         Ok(Self { shared })
     }
 
@@ -194,7 +196,7 @@ impl Shared {
             connections: Connections::new(bridge.handle().clone(), Arc::clone(&options)),
             data: DataPath::new(&options),
             owners: Owners { policy: options.owner_policy.clone(), names: Names::default() },
-            capacity: Mutex::default(),
+            capacity: Capacity::default(),
             master,
             bridge,
             options,
@@ -377,15 +379,10 @@ impl Shared {
         Ok((owner.filter(|name| name != info.owner()), group.filter(|name| name != info.group())))
     }
 
-    async fn capacity(&self) -> Result<StatFs> {
-        let info = self.master.block_master_info().await?;
-        let blocks = |bytes: i64| bytes.max(0).cast_unsigned() / u64::from(STAT_FS_BLOCK);
-        Ok(StatFs {
-            block_size: STAT_FS_BLOCK,
-            blocks: blocks(info.capacity_bytes()),
-            blocks_free: blocks(info.free_bytes()),
-            name_max: NAME_MAX as u32,
-        })
+    fn stat_fs(&self, ctx: &Ctx, deadline: Option<Instant>) -> Result<StatFs> {
+        let answer = self.bridge.run(ctx, deadline, self.master.block_master_info());
+        let answer = answer.map(|info| stat_fs(&info, NAME_MAX));
+        self.capacity.learn(answer, Instant::now(), self.options.capacity_refresh)
     }
 }
 
@@ -474,16 +471,11 @@ impl FileSystem for AlluxioFs {
     }
 
     fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
-        let shared = &self.shared;
-        let known = *shared.capacity.lock();
-        if let Some((asked, stat)) = known
-            && asked.elapsed() < shared.options.capacity_refresh
-        {
-            return Ok(stat);
+        let (shared, now) = (&self.shared, Instant::now());
+        match shared.capacity.fresh(now) {
+            Some(stat) => Ok(stat),
+            None => shared.stat_fs(ctx, shared.capacity.deadline(now)),
         }
-        let stat = shared.bridge.run(ctx, None, shared.capacity())?;
-        *shared.capacity.lock() = Some((Instant::now(), stat));
-        Ok(stat)
     }
 
     fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {

@@ -69,6 +69,23 @@ use crate::fs::StatFs;
 use crate::fs::Timestamp;
 use crate::fs::XattrMode;
 
+/// Whom new files and directories belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewOwner {
+    /// The user of this process.
+    #[default]
+    Process,
+    /// Who asked for them.
+    Caller,
+    /// This user and group.
+    Fixed {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
+}
+
 /// A directory of this machine as a file system.
 pub struct LocalFs {
     store: Arc<Store>,
@@ -77,6 +94,7 @@ pub struct LocalFs {
 /// What the file system shares with its open files.
 struct Store {
     root: OwnedFd,
+    new_owner: NewOwner,
     /// Inode numbers of the files that are being written: they are not complete.
     unfinished: Mutex<HashSet<u64>>,
 }
@@ -87,9 +105,17 @@ impl LocalFs {
     /// # Errors
     /// When it is not a directory or cannot be opened, or the kernel is older than 5.6, which has no `openat2(2)`.
     pub fn open(root: &Path) -> io::Result<Self> {
+        Self::open_for(root, NewOwner::Process)
+    }
+
+    /// The same, where what is made belongs to `new_owner`, as far as this process may give it away.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(root: &Path, new_owner: NewOwner) -> io::Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let root = nix::fcntl::open(root, flags, Mode::empty())?;
-        let store = Store { root, unfinished: Mutex::default() };
+        let store = Store { root, new_owner, unfinished: Mutex::default() };
         match store.resolve(".", OFlag::O_PATH, Mode::empty()) {
             Ok(_) => Ok(Self { store: Arc::new(store) }),
             Err(Errno::ENOSYS) => {
@@ -130,6 +156,24 @@ impl Store {
         self.attr(&fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(translate)?)
     }
 
+    /// Gives what `ctx` has just made as `name` in `dir` to whom it is to belong. Left to this process's user, it can
+    /// be used all the same.
+    fn adopt(&self, ctx: &Ctx, dir: impl AsFd, name: &str) -> Result<()> {
+        let (uid, gid) = match self.new_owner {
+            NewOwner::Process => return Ok(()),
+            NewOwner::Caller => (ctx.uid, ctx.gid),
+            NewOwner::Fixed { uid, gid } => (uid, gid),
+        };
+        // What a directory with the set-group-id bit holds is of its group.
+        let inherits = fstat(&dir).map_err(translate)?.st_mode & Mode::S_ISGID.bits() != 0;
+        let gid = (!inherits).then(|| Gid::from_raw(gid));
+        let given = fchownat(dir, name, Some(Uid::from_raw(uid)), gid, AtFlags::AT_SYMLINK_NOFOLLOW);
+        if let Err(errno) = given {
+            log::debug!("{name} cannot be given to {uid}: {}", errno.desc());
+        }
+        Ok(())
+    }
+
     fn attr(&self, stat: &FileStat) -> Result<Attr> {
         let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFDIR => FileKind::Directory,
@@ -142,7 +186,7 @@ impl Store {
             kind,
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mode: stat.st_mode & 0o7777,
-            nlink: 1,
+            nlink: u32::try_from(stat.st_nlink).unwrap_or(1),
             uid: stat.st_uid,
             gid: stat.st_gid,
             atime: time(stat.st_atime, stat.st_atime_nsec),
@@ -163,9 +207,10 @@ impl FileSystem for LocalFs {
         Ok(Box::new(LocalListing::new(Arc::clone(&self.store), dir)?))
     }
 
-    fn make_dir(&self, _ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
+    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
         let (dir, name) = self.store.place(path)?;
         mkdirat(&dir, name, Mode::from_bits_truncate(mode)).map_err(translate)?;
+        self.store.adopt(ctx, &dir, name)?;
         // The umask of the caller is in `mode` already; that of this process must not count. The set-group-id bit
         // comes from the parent.
         let made = self.store.stat_at(&dir, name)?.mode & Mode::S_ISGID.bits();
@@ -176,11 +221,19 @@ impl FileSystem for LocalFs {
 
     fn create(
         &self,
-        _ctx: &Ctx,
+        ctx: &Ctx,
         path: &FsPath,
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
-        let (attr, writer) = LocalWriter::create(&self.store, path, options)?;
+        let (mut attr, writer) = LocalWriter::create(&self.store, path, options)?;
+        if !options.replace && self.store.new_owner != NewOwner::Process {
+            let (dir, name) = self.store.place(path)?;
+            self.store.adopt(ctx, &dir, name)?;
+            // A change of owner clears the bits that let a program run as another user.
+            let mode = Mode::from_bits_truncate(attr.mode);
+            fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).map_err(translate)?;
+            attr = self.store.stat_at(&dir, name)?;
+        }
         Ok((attr, Box::new(writer)))
     }
 
