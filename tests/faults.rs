@@ -2,7 +2,7 @@
 //! serves again when the server is back.
 //!
 //! The tests end servers of the one cluster, so one runs at a time.
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the message")]
 
 mod common;
 
@@ -14,12 +14,16 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use common::cluster::Cluster;
 use common::cluster::Down;
+use common::cluster::OwnCluster;
 use common::cluster::RemoteDir;
+use common::cluster::Suspended;
 use common::content;
 use common::holds_within;
 use common::mount::Mount;
@@ -136,6 +140,223 @@ fn an_interrupt_ends_a_cat_that_waits_for_the_master() {
     down.run();
     reads_again(&file, 6);
     mount.unmount();
+}
+
+#[test]
+fn a_worker_that_hangs_is_left_for_the_other() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    for short_circuit in ["false", "true"] {
+        let dir = cluster.directory("hung-worker");
+        let mount =
+            hasty(&cluster, &dir).property("alluxio.user.short.circuit.enabled", short_circuit).start();
+        let path = |n: u64| mount.path().join(format!("file{n}"));
+        for n in 0..4 {
+            content::write_file(&path(n), n, SIZE).unwrap();
+        }
+        // Local workers are taken in the order of their ports, so nobody can say which it is.
+        for name in cluster.workers() {
+            let hung = cluster.suspend(&name);
+            let began = Instant::now();
+            for n in 0..4 {
+                content::check_file(&path(n), n, SIZE).unwrap();
+            }
+            content::write_file(&mount.path().join(&name), 9, SIZE).unwrap();
+            assert!(began.elapsed() < BOUND, "{name} hung, and that took {:?}", began.elapsed());
+            drop(hung);
+            content::check_file(&mount.path().join(&name), 9, SIZE).unwrap();
+        }
+        mount.unmount();
+    }
+}
+
+#[test]
+fn without_a_worker_that_answers_reads_and_writes_fail_in_bounded_time_and_the_rest_works() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("hung-workers");
+    let mount = hasty(&cluster, &dir).start();
+    let old = mount.path().join("old");
+    content::write_file(&old, 1, SIZE).unwrap();
+
+    let hung: Vec<Suspended> = cluster.workers().iter().map(|name| cluster.suspend(name)).collect();
+    fail_in_bounded_time(Command::new("cat").arg(&old), &mount);
+    let mut write = Command::new("dd");
+    write
+        .args(["if=/dev/zero", "bs=1M", "count=8"])
+        .arg(format!("of={}", mount.path().join("new").display()));
+    fail_in_bounded_time(&mut write, &mount);
+    for command in [
+        Command::new("stat").arg(&old),
+        Command::new("df").arg(mount.path()),
+        Command::new("ls").arg(mount.path()),
+    ] {
+        process::succeed(command, Duration::from_secs(5));
+    }
+    drop(hung);
+    reads_again(&old, 1);
+    writes_again(&mount.path().join("after"), 2);
+    wait_until("what was written is removed", RECOVERY, || !mount.path().join("new").exists());
+    mount.unmount();
+}
+
+#[test]
+fn while_workers_hang_an_interrupt_ends_a_cat_and_unmount_by_force_the_mount() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("hung-interrupt");
+    let mount = patient(&cluster, &dir).start();
+    let file = mount.path().join("file");
+    content::write_file(&file, 3, SIZE).unwrap();
+
+    let hung: Vec<Suspended> = cluster.workers().iter().map(|name| cluster.suspend(name)).collect();
+    interrupt_while_it_waits(start_interruptible("cat", &file), &mount);
+    let mut waiting = start_interruptible("cat", &file);
+    process::wait_until_in_fuse(&waiting);
+    mount.unmount_by_force();
+    let status = process::status_within(&mut waiting, BOUND).expect("the cat outlives the mount");
+    assert!(!status.success(), "{status}");
+    drop(hung);
+}
+
+#[test]
+fn while_the_master_hangs_an_interrupt_ends_a_stat_and_unmount_by_force_the_mount() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("hung-master");
+    let mount = patient(&cluster, &dir).start();
+    let file = mount.path().join("file");
+    content::write_file(&file, 4, SIZE).unwrap();
+
+    let hung = cluster.suspend("master");
+    interrupt_while_it_waits(start_interruptible("cat", &mount.path().join("never seen")), &mount);
+    drop(hung);
+    reads_again(&file, 4);
+    writes_again(&mount.path().join("after"), 5);
+
+    let hung = cluster.suspend("master");
+    let mut waiting = start_interruptible("cat", &mount.path().join("never seen either"));
+    process::wait_until_in_fuse(&waiting);
+    mount.unmount_by_force();
+    let status = process::status_within(&mut waiting, BOUND).expect("the cat outlives the mount");
+    assert!(!status.success(), "{status}");
+    drop(hung);
+}
+
+#[test]
+fn a_full_worker_and_a_full_under_store_are_enospc_and_leave_nothing() {
+    let _one = one_at_a_time();
+    let store = SmallStore::new(24);
+    let root = format!("alluxio.master.mount.table.root.ufs={}", store.path().display());
+    let own = OwnCluster::start(&["--workers", "1", "--ram", "48MB", "-D", &root]);
+    let write = |mount: &Mount, name: &str, megabytes: u32| {
+        let mut command = Command::new("dd");
+        command.args(["if=/dev/zero", "bs=1M", &format!("count={megabytes}")]);
+        command.arg(format!("of={}", mount.path().join(name).display()));
+        process::output_within(&mut command, BOUND)
+    };
+    for (write_type, short_circuit) in [("MUST_CACHE", "true"), ("MUST_CACHE", "false"), ("THROUGH", "false")]
+    {
+        let mount = Spec::alluxio(&own.cluster, "/")
+            .option("direct_io")
+            .property("alluxio.user.file.writetype.default", write_type)
+            .property("alluxio.user.short.circuit.enabled", short_circuit)
+            .property("alluxio.user.block.size.bytes.default", "4MB")
+            .start();
+        let said = write(&mount, "large", 100);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(
+            !said.status.success() && text.contains("No space left on device"),
+            "{text}\n{}",
+            mount.said()
+        );
+        wait_until("what was written is removed", RECOVERY, || !mount.path().join("large").exists());
+        let mut again = write(&mount, "small", 2);
+        let freed = holds_within(RECOVERY, || {
+            if !again.status.success() {
+                again = write(&mount, "small", 2);
+            }
+            again.status.success()
+        });
+        assert!(freed, "{write_type}: {}\n{}", String::from_utf8_lossy(&again.stderr), mount.said());
+        assert_eq!(std::fs::metadata(mount.path().join("small")).unwrap().len(), 2 << 20);
+        std::fs::remove_file(mount.path().join("small")).unwrap();
+        assert!(!mount.logged("Failed to").is_empty());
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_failure_is_logged_once_with_all_that_it_takes_to_find_its_cause() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("logged");
+    let mount = impatient(&cluster, &dir).start();
+    let file = mount.path().join("file");
+    content::write_file(&file, 1, SIZE).unwrap();
+
+    let down = cluster.kill_all_workers();
+    let mut head = start_interruptible("cat", &file);
+    let pid = head.id();
+    assert!(!process::status_within(&mut head, BOUND).expect("it ends").success());
+    fail_in_bounded_time(Command::new("cp").arg("/etc/passwd").arg(mount.path().join("new")), &mount);
+    down.into_iter().for_each(Down::run);
+
+    let reads = mount.logged("Failed to read /file: ");
+    assert_eq!(reads.len(), 1, "{reads:#?}");
+    let address = cluster.ports().iter().map(|port| format!("localhost:{port}")).collect::<Vec<_>>();
+    for part in ["ERROR", "server not reachable", "block 0 of", &format!("(cat, pid {pid}, uid 0)")] {
+        assert!(reads[0].contains(part), "no {part:?} in {}", reads[0]);
+    }
+    assert!(address.iter().any(|address| reads[0].contains(address)), "no server in {}", reads[0]);
+    let writes = mount.logged("/new: ");
+    assert_eq!(writes.len(), 1, "{writes:#?}");
+    assert!(writes[0].contains("ERROR") && writes[0].contains("(cp, pid "), "{}", writes[0]);
+
+    assert!(std::fs::File::options().append(true).open(&file).is_err());
+    let refused = mount.logged("append");
+    assert_eq!(refused.len(), 1, "{refused:#?}");
+    assert!(refused[0].contains("WARN") && refused[0].contains("Failed to open /file: not supported"));
+    assert!(std::fs::metadata(mount.path().join("absent")).is_err());
+    assert!(mount.logged("absent").is_empty(), "what is not there is no failure");
+    mount.unmount();
+}
+
+/// A small file system of its own.
+struct SmallStore {
+    dir: TempDir,
+}
+
+impl SmallStore {
+    fn new(megabytes: u32) -> SmallStore {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={megabytes}m,mode=700");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path());
+        process::succeed(&mut command, BOUND);
+        SmallStore { dir }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("-l").arg(self.path()).status();
+        eprintln!("the small store is unmounted: {done:?}");
+    }
+}
+
+/// Leaves a server that does not answer soon.
+fn hasty(cluster: &Cluster, dir: &RemoteDir) -> Spec {
+    impatient(cluster, dir)
+        .property("alluxio.user.streaming.data.read.timeout", "1sec")
+        .property("alluxio.user.streaming.data.write.timeout", "1sec")
+        .property("alluxio.user.streaming.writer.flush.timeout", "1sec")
+        .property("alluxio.user.streaming.writer.close.timeout", "1sec")
+        .property("alluxio.network.connection.auth.timeout", "1sec")
 }
 
 /// Over the network and past the kernel's cache, so that every read wants its worker; retries for minutes.

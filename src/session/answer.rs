@@ -295,7 +295,15 @@ fn log_failure(request: &Request, op: Op, subject: Subject<'_>, err: &FsError) {
         Some(detail) => format!("{}: {detail}", err.fault()),
         None => err.fault().to_string(),
     };
-    log!(level, "Failed to {} {path}: {cause} (pid {pid}, uid {uid})", op.name());
+    log!(level, "Failed to {} {path}: {cause} ({}pid {pid}, uid {uid})", op.name(), program(pid));
+}
+
+/// The name of the program of `pid`, if it still runs.
+fn program(pid: u32) -> String {
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("{}, ", name.trim_end()),
+        Err(_) => String::new(),
+    }
 }
 
 fn failure_level(op: Op, fault: Fault) -> Level {

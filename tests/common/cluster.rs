@@ -22,6 +22,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::mount::is_mounted;
@@ -80,6 +81,14 @@ impl Cluster {
 
     pub(crate) fn kill_all_workers(&self) -> Vec<Down> {
         self.workers().iter().map(|name| self.kill(name)).collect()
+    }
+
+    /// Lets `name` hang: it keeps its connections, and answers nothing until the guard is dropped.
+    pub(crate) fn suspend(&self, name: &str) -> Suspended {
+        let file = self.conf.parent().expect("in the cluster's home").join("run").join(format!("{name}.pid"));
+        let pid = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        process::signal(pid, Signal::SIGSTOP);
+        Suspended { pid }
     }
 
     /// Mounts `path` with the Java client, with the words `options` of `-o` and arguments for its JVM.
@@ -193,6 +202,49 @@ impl Drop for Down {
         if self.down {
             let again = Command::new(&self.cluster.script).args(["run", &self.name]).status();
             eprintln!("{} was started again: {again:?}", self.name);
+        }
+    }
+}
+
+/// A server that hangs.
+pub(crate) struct Suspended {
+    pid: u32,
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        process::signal_if_alive(self.pid, Signal::SIGCONT);
+    }
+}
+
+/// A cluster of one test, with servers that are as small as the test wants them.
+pub(crate) struct OwnCluster {
+    pub(crate) cluster: Cluster,
+    home: TempDir,
+}
+
+impl OwnCluster {
+    /// Starts one with the words `options` of the script's `start`.
+    pub(crate) fn start(options: &[&str]) -> OwnCluster {
+        let home = tempfile::Builder::new().prefix("cluster").tempdir().unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/cluster");
+        let mut command = Command::new(script);
+        command.arg("--home").arg(home.path()).arg("start").args(options);
+        process::succeed(&mut command, PATIENCE);
+        let cluster = Cluster {
+            script: home.path().join("cluster"),
+            conf: home.path().join("conf"),
+            worker_web: vec![],
+        };
+        OwnCluster { cluster, home }
+    }
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        let done = Command::new(self.home.path().join("cluster")).arg("stop").status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("the cluster in {} was not stopped", self.home.path().display());
         }
     }
 }

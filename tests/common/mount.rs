@@ -248,6 +248,24 @@ impl Mount {
         format!("{}\n{}", tail(&self.place.output(), 40), tail(&self.place.logs().join("fuse.log"), 80))
     }
 
+    /// The lines of the log that contain `text`.
+    pub(crate) fn logged(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.place.logs().join("fuse.log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
+    /// Unmounts by force while it hangs; panics unless the mount is gone soon.
+    pub(crate) fn unmount_by_force(mut self) {
+        let point = self.path().to_owned();
+        process::succeed(self.command().args(["unmount", "-f"]).arg(&point), PATIENCE);
+        assert!(!is_mounted(&point), "still mounted after unmount -f");
+        assert!(
+            holds_within(PATIENCE, || self.has_ended()),
+            "the daemon outlives its mount:\n{}",
+            self.said()
+        );
+    }
+
     /// Whether the daemon has libfuse `version` open.
     pub(crate) fn uses_libfuse(&self, version: u32) -> bool {
         let name = if version == 2 { "/libfuse.so.2" } else { "/libfuse3.so." };

@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -67,6 +69,8 @@ pub(super) struct Blocks {
     layout: Layout,
     ufs: Ufs,
     replication_max: i32,
+    /// The file was removed or replaced: only workers can have bytes of it.
+    gone: AtomicBool,
     /// By index in the file.
     known: Mutex<Vec<Known>>,
 }
@@ -140,7 +144,8 @@ impl Blocks {
         };
         let (file_id, replication_max) = (info.file_id(), info.replication_max.unwrap_or(-1));
         let at = shared.master.at(&path);
-        Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, known: Mutex::new(known) })
+        let (gone, known) = (AtomicBool::new(false), Mutex::new(known));
+        Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, gone, known })
     }
 
     /// How the file is cut.
@@ -176,7 +181,7 @@ impl Blocks {
         // A worker that has loaded the block may have done so after the path in the under file system became that of
         // another file.
         if let Ufs::Present(_) = &self.ufs {
-            self.shared.master.path_of(self.file_id).await.map_err(gone)?;
+            self.still_there().await?;
         }
         let mut known = self.known.lock();
         known[block].info = Arc::clone(&info);
@@ -261,6 +266,8 @@ impl Blocks {
         let Ufs::Present(copy) = &self.ufs else {
             return Err(lost);
         };
+        // From here on a worker may get the block from the under file system, and nobody can tell when.
+        self.note_absent(block);
         let length = self.layout.block_len(block);
         let worker = match self.shared.workers.for_ufs_read(info.block_id(), length, &broken).await {
             Ok(worker) => worker,
@@ -288,7 +295,8 @@ impl Blocks {
         sink: &Sink,
     ) -> Result<(), Lost> {
         for _ in 0..MOVES_MAX {
-            let known = Arc::clone(&copy.lock());
+            // Also before, so that workers do not keep another file's bytes as this block.
+            let known = self.whereabouts(copy).await.map_err(Lost::for_good)?;
             let range = sink.offset()..sink.offset() + sink.missing();
             let held = Fetch::new(Order { range: range.clone(), permit: None, sequential });
             let options = Some(self.ufs_options(block, &known));
@@ -298,12 +306,7 @@ impl Blocks {
             {
                 return Err(Lost::to(failure.clone()));
             }
-            let place = self.shared.master.path_of(self.file_id).await.map_err(Lost::for_good)?;
-            if place != known.place {
-                let moved = self.shared.master.known_status(&place).await.map_err(Lost::for_good)?;
-                if moved.file_id() == self.file_id {
-                    *copy.lock() = Arc::new(UfsCopy::new(place, &moved));
-                }
+            if !Arc::ptr_eq(&known, &self.whereabouts(copy).await.map_err(Lost::for_good)?) {
                 continue;
             }
             let read = result.map_err(Lost::to)?;
@@ -311,12 +314,40 @@ impl Blocks {
             for part in bytes.iter().flat_map(Slices::parts) {
                 sink.push(part.clone());
             }
-            self.note_absent(block);
             self.ask_to_cache(block, info, worker, Some(worker), &read).await;
             return Ok(());
         }
         let detail = format!("{} moves while it is being read", self.path);
         Err(Lost::for_good(FsError::because(Fault::Io, detail)))
+    }
+
+    /// Where the under file system has the file now: `copy`, brought up to date if the file was moved.
+    async fn whereabouts(&self, copy: &Mutex<Arc<UfsCopy>>) -> Result<Arc<UfsCopy>> {
+        let known = Arc::clone(&copy.lock());
+        let place = self.still_there().await?;
+        if place == known.place {
+            return Ok(known);
+        }
+        let info = self.shared.master.known_status(&place).await?;
+        if info.file_id() != self.file_id {
+            return Err(FsError::because(Fault::Io, format!("{} moves while it is being read", self.path)));
+        }
+        let moved = Arc::new(UfsCopy::new(place, &info));
+        *copy.lock() = Arc::clone(&moved);
+        Ok(moved)
+    }
+
+    /// Where the file is now. Once it is gone, it stays gone.
+    async fn still_there(&self) -> Result<FsPath> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(gone(Fault::Stale.into()));
+        }
+        self.shared.master.path_of(self.file_id).await.map_err(|error| {
+            if error.fault() == Fault::Stale {
+                self.gone.store(true, Ordering::Relaxed);
+            }
+            gone(error)
+        })
     }
 
     fn nowhere(&self, info: &BlockInfo) -> FsError {

@@ -55,6 +55,8 @@ pub(super) struct Upload<T, U> {
     call: JoinHandle<Result<(), Failure>>,
     /// Tells the call that the stream was lost.
     kept: oneshot::Sender<()>,
+    /// The worker's, for messages.
+    name: String,
 }
 
 impl<T, U> Upload<T, U>
@@ -78,6 +80,7 @@ where
         }
         let (sender, answers) = mpsc::unbounded_channel();
         let (kept, lost) = oneshot::channel();
+        let name = server.name().to_owned();
         let server = Arc::clone(server);
         // In a task of its own: the headers of the answer come with the first answer, which may be the last.
         let call = shared.bridge.spawn(async move {
@@ -94,7 +97,7 @@ where
                 failure
             })
         });
-        Ok(Self { outbox, answers, call, kept })
+        Ok(Self { outbox, answers, call, kept, name })
     }
 
     /// Hands over a request; waits up to `limit` for room in the queue.
@@ -109,7 +112,7 @@ where
             Ok(Ok(())) => Ok(()),
             Ok(Err(Ended)) => Err(self.verdict().await),
             Err(_) => {
-                Err(Failure::connection(Fault::TimedOut, format!("the worker took no data for {limit:?}")))
+                Err(Failure::connection(Fault::TimedOut, format!("{} took no data for {limit:?}", self.name)))
             }
         }
     }
@@ -119,9 +122,10 @@ where
         match timeout(limit, self.answers.recv()).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(self.verdict().await),
-            Err(_) => {
-                Err(Failure::connection(Fault::TimedOut, format!("the worker did not answer for {limit:?}")))
-            }
+            Err(_) => Err(Failure::connection(
+                Fault::TimedOut,
+                format!("{} did not answer for {limit:?}", self.name),
+            )),
         }
     }
 
@@ -129,9 +133,11 @@ where
     /// if there was one.
     pub(super) async fn commit(mut self, limit: Duration) -> Result<Option<U>, Failure> {
         self.outbox.commit();
-        let ended = timeout(limit, &mut self.call).await.map_err(|_| {
-            Failure::connection(Fault::TimedOut, format!("the worker did not commit within {limit:?}"))
-        })?;
+        let late = |_| {
+            let detail = format!("{} did not commit within {limit:?}", self.name);
+            Failure::connection(Fault::TimedOut, detail)
+        };
+        let ended = timeout(limit, &mut self.call).await.map_err(late)?;
         // Until here, so that a commit that is not waited for to its end is given up, too.
         drop(self.kept);
         ended.unwrap_or_else(|err| Err(died(&err)))?;
@@ -146,7 +152,10 @@ where
     async fn verdict(&mut self) -> Failure {
         match timeout(ABORT_TIME, &mut self.call).await {
             Ok(ended) => too_early(ended),
-            Err(_) => Failure::connection(Fault::TimedOut, "the worker broke off and did not say why"),
+            Err(_) => {
+                let detail = format!("{} broke off and did not say why", self.name);
+                Failure::connection(Fault::TimedOut, detail)
+            }
         }
     }
 }

@@ -480,10 +480,17 @@ impl Job {
         moved
     }
 
-    /// Whether `err` means that the path is an old one. The word of a rename comes a little after the rename.
+    /// Whether `err` means that the path is an old one. The word of a rename through this mount comes a little after the
+    /// rename; of those of other clients only the master knows.
     async fn was_renamed(&mut self, err: &FsError) -> bool {
         if !matches!(err.fault(), Fault::NotFound | Fault::Stale) {
             return false;
+        }
+        if let Ok(path) = self.shared.master.path_of(self.file.file_id()).await
+            && path != *self.file.path()
+        {
+            self.file.renamed(path);
+            return true;
         }
         let notes = Arc::clone(&self.notes);
         let mut moved = pin!(notes.moved.notified());
