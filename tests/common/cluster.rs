@@ -72,6 +72,11 @@ impl Cluster {
         Shell::of_this_process(self).run(words)
     }
 
+    /// Runs a command of the administrators' shell; panics with what it said unless it succeeds.
+    pub(crate) fn admin(&self, words: &[&str]) -> String {
+        self.script(&[&["fsadmin"], words].concat())
+    }
+
     /// Ends `name`, a worker or the master, as a crash would. It is started again at the latest when the
     /// guard is dropped.
     pub(crate) fn kill(&self, name: &str) -> Down {
