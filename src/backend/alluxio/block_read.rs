@@ -174,7 +174,6 @@ impl Blocks {
     }
 
     /// Asks the master where block `block` is. Fails with [`Fault::Stale`] if the file is gone.
-
     async fn refresh(&self, block: usize) -> Result<Arc<BlockInfo>> {
         let id = self.known.lock()[block].info.block_id();
         let info = Arc::new(self.shared.master.block_info(id).await.map_err(gone)?);

@@ -141,9 +141,12 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
         Code::DeadlineExceeded => Fault::TimedOut,
         Code::FailedPrecondition | Code::InvalidArgument | Code::Unknown => by_text(rpc, status),
         Code::Unavailable | Code::Cancelled | Code::Unimplemented => Fault::Unavailable,
+        Code::Internal if rpc == Rpc::WriteBlock => by_text(rpc, status),
         Code::Ok | Code::Aborted | Code::OutOfRange | Code::Internal | Code::DataLoss => Fault::Io,
     }
 }
+
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// The cases where one code of one call has several meanings, and only the text says which.
 fn by_text(rpc: Rpc, status: &Status) -> Fault {
@@ -151,6 +154,8 @@ fn by_text(rpc: Rpc, status: &Status) -> Fault {
     match (status.code(), rpc) {
         // Where the path is kept, in the journal or in the under store.
         _ if text.contains("File name too long") => Fault::NameTooLong,
+        // The words of the worker's host for a full disk or quota below the under file system.
+        (_, Rpc::WriteBlock) if FULL.iter().any(|words| text.contains(words)) => Fault::NoSpace,
         (Code::FailedPrecondition, Rpc::Remove) => {
             // "Failed to delete ..." is a disk or store that failed, unless it holds what Alluxio does not know.
             if text.starts_with("Failed to delete") && !text.contains("not in sync") {
@@ -265,6 +270,9 @@ mod tests {
                 "Not enough space left on worker w to store blockId 7",
                 Fault::NoSpace,
             ),
+            (Rpc::WriteBlock, Code::Internal, "No space left on device", Fault::NoSpace),
+            (Rpc::WriteBlock, Code::Unknown, "Disk quota exceeded", Fault::NoSpace),
+            (Rpc::WriteBlock, Code::Internal, "Temp blockId 7 is not available", Fault::Io),
             (Rpc::GetStatus, Code::Internal, "NullPointerException", Fault::Io),
         ] {
             let failure = mapped(rpc, code, text);
