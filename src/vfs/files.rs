@@ -41,6 +41,8 @@ pub(super) enum OpenFile {
         stream: Arc<WriteStream>,
         /// Whether it may be read, too.
         readable: bool,
+        /// The file had bytes and was complete when this came: it does not go on with what others wrote.
+        late: bool,
         /// Opened at the first read; of the version with the id that its attributes have.
         reader: Mutex<Option<Arc<dyn FileReader>>>,
     },
@@ -69,26 +71,39 @@ impl Vfs {
         let path = self.path(parent)?.join(name)?;
         let options = CreateOptions { mode: mode & PERMISSIONS, replace: false };
         match self.fs.create(ctx, &path, &options) {
+            Ok((_, mut writer)) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
+                // Nobody can write by this handle, so the file is complete as it is.
+                let entry = self.entry(parent, name, writer.commit(ctx)?)?;
+                self.opened_entry(entry, |ino| self.open_for_reading(ctx, ino, &path))
+            }
             Ok((attr, writer)) => {
                 let (fs, commits) = (Arc::clone(&self.fs), Arc::clone(&self.commits));
                 let stream = WriteStream::started(fs, commits, path, attr.clone(), writer);
                 let mut entry = self.entry(parent, name, attr)?;
                 entry.attr_ttl = std::time::Duration::ZERO;
-                let opened = self.add_writer(ctx, entry.ino, stream, flags);
-                Ok((entry, opened))
+                self.opened_entry(entry, |ino| self.add_writer(ctx, ino, stream, flags, false))
             }
             // Somebody else was faster; without O_EXCL their file is as good.
             Err(error) if error.fault() == Fault::Exists && flags & libc::O_EXCL == 0 => {
                 let entry = self.lookup(ctx, parent, OsStr::new(name))?;
-                match self.open(ctx, entry.ino, flags) {
-                    Ok(opened) => Ok((entry, opened)),
-                    Err(error) => {
-                        self.forget(entry.ino, 1);
-                        Err(error)
-                    }
-                }
+                self.opened_entry(entry, |ino| self.open(ctx, ino, flags))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// `entry` with what `open` makes of it; not counted if that fails.
+    fn opened_entry(
+        &self,
+        entry: Entry,
+        open: impl FnOnce(Ino) -> Result<Opened>,
+    ) -> Result<(Entry, Opened)> {
+        match open(entry.ino) {
+            Ok(opened) => Ok((entry, opened)),
+            Err(error) => {
+                self.forget(entry.ino, 1);
+                Err(error)
+            }
         }
     }
 
@@ -96,7 +111,10 @@ impl Vfs {
     pub fn open(&self, ctx: &Ctx, ino: Ino, flags: i32) -> Result<Opened> {
         self.check_opens()?;
         let path = self.path(ino)?;
-        if flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC == 0 {
+        if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            if flags & libc::O_TRUNC != 0 {
+                self.truncate(ctx, ino, None, 0)?;
+            }
             return self.open_for_reading(ctx, ino, &path);
         }
         self.open_for_writing(ctx, ino, path, flags)
@@ -120,7 +138,12 @@ impl Vfs {
 
     fn open_for_writing(&self, ctx: &Ctx, ino: Ino, path: FsPath, flags: i32) -> Result<Opened> {
         let stream = match self.stream(ino) {
-            Some(stream) => stream,
+            Some(stream) if stream.is_open() => stream,
+            // Still there, as the kernel may say late that the file is closed: that makes no difference.
+            Some(stream) => {
+                check_writable(&stream.attr(), flags)?;
+                stream
+            }
             None => {
                 let attr = self.fs.stat(ctx, &path)?;
                 check_writable(&attr, flags)?;
@@ -133,7 +156,8 @@ impl Vfs {
             stream.truncate(ctx, 0)?;
             self.inodes.adopt(ino, &stream.attr());
         }
-        Ok(self.add_writer(ctx, ino, stream, flags))
+        let late = stream.is_finished();
+        self.add_writer(ctx, ino, stream, flags, late)
     }
 
     pub(super) fn resting_stream(&self, path: FsPath, attr: Attr) -> Arc<WriteStream> {
@@ -141,7 +165,17 @@ impl Vfs {
     }
 
     /// Adds a handle of the stream that writes `ino`; that of another thread, if it was faster.
-    fn add_writer(&self, ctx: &Ctx, ino: Ino, stream: Arc<WriteStream>, flags: i32) -> Opened {
+    fn add_writer(
+        &self,
+        ctx: &Ctx,
+        ino: Ino,
+        stream: Arc<WriteStream>,
+        flags: i32,
+        late: bool,
+    ) -> Result<Opened> {
+        let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
+        // Opened now, it stays readable whatever becomes of the name.
+        let reader = if readable && late { Some(self.fs.open(ctx, &stream.path())?) } else { None };
         let stream = {
             let mut writers = self.writers.lock();
             let writing = writers.entry(ino).or_insert(Writing { stream, handles: 0 });
@@ -149,9 +183,8 @@ impl Vfs {
             Arc::clone(&writing.stream)
         };
         stream.opened_by(Process::of_thread(ctx.pid));
-        let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
-        let file = OpenFile::Writing { ino, stream, readable, reader: Mutex::new(None) };
-        self.opened(self.files.insert(Arc::new(file)), false)
+        let file = OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader) };
+        Ok(self.opened(self.files.insert(Arc::new(file)), false))
     }
 
     fn opened(&self, fh: Fh, unchanged: bool) -> Opened {
@@ -169,6 +202,10 @@ impl Vfs {
         match &*self.file(fh)? {
             OpenFile::Reading { reader, .. } => reader.read_at(ctx, offset, len),
             OpenFile::Writing { readable: false, .. } => Err(Fault::BadHandle.into()),
+            // At the end of what was written there is nothing to read yet.
+            OpenFile::Writing { stream, .. } if stream.is_open() && offset >= stream.attr().size => {
+                Ok(Slices::new())
+            }
             OpenFile::Writing { stream, reader, .. } => {
                 self.reader_of(ctx, stream, reader)?.read_at(ctx, offset, len)
             }
@@ -189,6 +226,10 @@ impl Vfs {
         if let Some(reader) = slot.lock().as_ref().filter(|reader| reader.attr().id == id) {
             return Ok(Arc::clone(reader));
         }
+        if stream.is_gone() {
+            // Another file may have its name now.
+            return Err(Fault::Stale.into());
+        }
         let reader = self.fs.open(ctx, &stream.path())?;
         *slot.lock() = Some(Arc::clone(&reader));
         Ok(reader)
@@ -198,8 +239,11 @@ impl Vfs {
     pub fn write(&self, ctx: &Ctx, fh: Fh, offset: u64, data: &[u8]) -> Result<usize> {
         match &*self.file(fh)? {
             OpenFile::Reading { .. } => Err(Fault::BadHandle.into()),
+            OpenFile::Writing { stream, late: true, .. } if stream.is_finished() => {
+                Err(stream.rewrite_error(offset))
+            }
             OpenFile::Writing { ino, stream, .. } => {
-                stream.write(ctx, offset, data)?;
+                self.still_there(*ino, stream, stream.write(ctx, offset, data))?;
                 if offset == 0 {
                     // The first bytes of a file that was completed empty make it anew.
                     self.inodes.adopt(*ino, &stream.attr());
@@ -209,13 +253,21 @@ impl Vfs {
         }
     }
 
+    /// Passes on `result`. A file that has failed is removed: its name can stand for another one at once.
+    fn still_there(&self, ino: Ino, stream: &WriteStream, result: Result<()>) -> Result<()> {
+        if result.is_err() && stream.is_lost() {
+            self.inodes.lose_name(ino);
+        }
+        result
+    }
+
     /// A descriptor is closed: what was written is completed, and an error is what close(2) returns. Not so by a process
     /// that only inherited the descriptor, as each child of a writing process does, if the one that opened it is
     /// still there.
     pub fn flush(&self, ctx: &Ctx, fh: Fh) -> Result<()> {
         match &*self.file(fh)? {
             OpenFile::Writing { ino, stream, .. } if stream.is_closed_by(Process::of_thread(ctx.pid)) => {
-                stream.commit(ctx)?;
+                self.still_there(*ino, stream, stream.commit(ctx))?;
                 self.inodes.adopt(*ino, &stream.attr());
                 Ok(())
             }

@@ -115,6 +115,14 @@ impl Inodes {
         self.table.lock().detach(parent, name)
     }
 
+    /// The file of `ino` is gone, by whatever name it had.
+    pub(super) fn lose_name(&self, ino: Ino) {
+        let mut table = self.table.lock();
+        if let Some((parent, name)) = table.nodes.get(&ino).and_then(|node| node.place.clone()) {
+            table.detach(parent, &name);
+        }
+    }
+
     /// The file `name` of `parent` is now `new_name` of `new_parent`, whatever had that name before.
     pub(super) fn rename(&self, parent: Ino, name: &str, new_parent: Ino, new_name: &str) {
         if (parent, name) == (new_parent, new_name) {

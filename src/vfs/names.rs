@@ -81,7 +81,7 @@ impl Vfs {
         size: Option<u64>,
     ) -> Result<(Attr, Duration)> {
         if let Some(size) = size {
-            self.truncate(ctx, ino, size)?;
+            self.truncate(ctx, ino, fh, size)?;
         }
         if *change == SetAttr::default() {
             return self.getattr(ctx, ino, fh);
@@ -197,9 +197,15 @@ impl Vfs {
         self.fs.access(ctx, &self.path(ino)?, mask)
     }
 
-    fn truncate(&self, ctx: &Ctx, ino: Ino, size: u64) -> Result<()> {
+    /// truncate(2), or ftruncate(2) of `fh`.
+    pub(super) fn truncate(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>, size: u64) -> Result<()> {
         if let Some(stream) = self.stream(ino) {
+            let at_rest = fh.is_none() && !stream.is_open();
             stream.truncate(ctx, size)?;
+            if at_rest {
+                // Who has it open need not be there to complete it.
+                stream.commit(ctx)?;
+            }
             self.inodes.adopt(ino, &stream.attr());
             return Ok(());
         }

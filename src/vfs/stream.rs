@@ -218,6 +218,28 @@ impl WriteStream {
         matches!(self.state.lock().slot, Slot::Idle(_) | Slot::Lent)
     }
 
+    /// Whether the file is complete and has bytes.
+    pub(super) fn is_finished(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.slot, Slot::Complete) && state.written > 0
+    }
+
+    /// Whether the file was removed, or has failed.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.state.lock().slot, Slot::Gone)
+    }
+
+    /// Whether the file has failed and nothing of it is left.
+    pub(super) fn is_lost(&self) -> bool {
+        let state = self.state.lock();
+        state.failed.is_some() && state.staged.is_none()
+    }
+
+    /// What a write at `offset` gets that cannot be done.
+    pub(super) fn rewrite_error(&self, offset: u64) -> FsError {
+        rewrite_error(&self.state.lock(), offset)
+    }
+
     /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
     /// fails with [`Fault::NotSupported`], and so does the file's completion then.
     pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: &[u8]) -> Result<()> {

@@ -1,0 +1,134 @@
+//! The same system calls on a mount and on the machine's own file system get the same answers, or the difference is
+//! named in `differences`, with its reason and the line of SEMANTICS.md that an application can rely on.
+//!
+//! When a difference comes or goes this fails and says which. `ALLUXIO_TEST_DIFFERENCES=write` writes the file anew: what
+//! was explained stays where it was, what is new stands at its end, without a reason, and fails until it has one.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "in a test a panic is the message")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod differences;
+mod script;
+mod scripts;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use common::cluster::Cluster;
+use common::mount::Spec;
+
+use differences::Difference;
+use differences::Differences;
+use script::Script;
+
+/// What the kernel may keep, where bytes can go wrong, and the version of libfuse that it is tried through.
+const WAYS: [(&str, u32); 4] = [("none", 3), ("direct_io", 2), ("kernel_cache", 3), ("auto_cache", 2)];
+
+/// The answers of one script at one door.
+type Answers = Vec<(String, String)>;
+
+#[test]
+fn every_difference_from_the_machines_own_file_system_is_explained() {
+    let names = scripts::about_names();
+    let bytes = scripts::about_data();
+    let removed = scripts::about_removed();
+    let all: Vec<_> = names.iter().chain(&bytes).chain(&removed).cloned().collect();
+    check_names(&all);
+    let mut doors: BTreeMap<String, BTreeMap<String, Answers>> = BTreeMap::new();
+    let own = tempfile::tempdir().unwrap();
+    let native = answers(own.path(), &all);
+
+    let store = tempfile::tempdir().unwrap();
+    let mount = Spec::local(store.path()).libfuse(3).start();
+    doors.insert("store".to_owned(), answers(mount.path(), &all));
+    mount.unmount();
+
+    let cluster = Cluster::get();
+    let dir = cluster.directory("differential");
+    let mount = Spec::alluxio(&cluster, &dir.path).libfuse(2).start();
+    doors.insert("cluster".to_owned(), answers(mount.path(), &names));
+    mount.unmount();
+    for (way, usual) in WAYS {
+        for libfuse in if thorough() { vec![2, 3] } else { vec![usual] } {
+            let dir = cluster.directory(&format!("differential-{way}"));
+            let spec = Spec::alluxio(&cluster, &dir.path).libfuse(libfuse);
+            let mount = if way == "none" { spec } else { spec.option(way) }.start();
+            assert!(mount.uses_libfuse(libfuse));
+            let answers = answers(mount.path(), &bytes);
+            if let Some(other) = doors.insert(way.to_owned(), answers.clone()) {
+                assert_eq!(answers, other, "{way}: the versions of libfuse differ");
+            }
+            mount.unmount();
+        }
+    }
+    let found = differing(&native, &doors);
+    eprintln!("{} scripts, {} differences", native.len(), found.len());
+    Differences::read().compare(&found);
+}
+
+/// Whether all ways are tried through both versions of libfuse, as `ALLUXIO_TEST_DIFFERENCES=all` asks.
+fn thorough() -> bool {
+    std::env::var("ALLUXIO_TEST_DIFFERENCES").is_ok_and(|word| word == "all")
+}
+
+fn check_names(scripts: &[Script]) {
+    let mut names = BTreeSet::new();
+    for script in scripts {
+        assert!(names.insert(script.name.clone()), "two scripts are called {:?}", script.name);
+    }
+}
+
+/// Runs all `scripts` below `root`, each in a directory of its own.
+fn answers(root: &Path, scripts: &[Script]) -> BTreeMap<String, Answers> {
+    let start = Instant::now();
+    let run = |(number, script): (usize, &Script)| {
+        let dir = root.join(format!("script{number}"));
+        fs::create_dir(&dir).unwrap();
+        let answers = script::run(script, &dir);
+        fs::remove_dir_all(&dir).unwrap_or_else(|err| panic!("after {:?}: {err}", script.name));
+        (script.name.clone(), answers)
+    };
+    let all = scripts.iter().enumerate().map(run).collect();
+    eprintln!("{} scripts at {} in {:?}", scripts.len(), root.display(), start.elapsed());
+    all
+}
+
+/// Where the answers are not those of the machine's own file system, and at which doors.
+fn differing(
+    native: &BTreeMap<String, Answers>,
+    doors: &BTreeMap<String, BTreeMap<String, Answers>>,
+) -> BTreeSet<Difference> {
+    let mut found: BTreeMap<(String, usize, String), BTreeSet<String>> = BTreeMap::new();
+    for (door, scripts) in doors {
+        for (name, answers) in scripts {
+            for (nth, ((_, expected), (_, answer))) in native[name].iter().zip(answers).enumerate() {
+                if answer != expected {
+                    found.entry((name.clone(), nth, answer.clone())).or_default().insert(door.clone());
+                }
+            }
+        }
+    }
+    let doors_of = |name: &str| -> BTreeSet<String> {
+        doors.iter().filter(|(_, scripts)| scripts.contains_key(name)).map(|(door, _)| door.clone()).collect()
+    };
+    let difference = |((name, nth, answer), at): ((String, usize, String), BTreeSet<String>)| {
+        let (call, expected) = native[&name][nth].clone();
+        Difference { doors: short(&at, &doors_of(&name)), script: name, nth, call, expected, answer }
+    };
+    found.into_iter().map(difference).collect()
+}
+
+/// `doors` of `all` in one word, if there is one.
+fn short(doors: &BTreeSet<String>, all: &BTreeSet<String>) -> String {
+    let of_the_cluster: BTreeSet<_> = all.iter().filter(|door| *door != "store").cloned().collect();
+    if doors == all {
+        "everywhere".to_owned()
+    } else if *doors == of_the_cluster {
+        "Alluxio".to_owned()
+    } else {
+        doors.iter().cloned().collect::<Vec<_>>().join(",")
+    }
+}
