@@ -19,6 +19,7 @@ mod flight;
 mod incomplete;
 mod journal;
 mod layout;
+mod leftovers;
 mod listing;
 mod local_block;
 mod master;
@@ -148,7 +149,7 @@ impl AlluxioFs {
         }
         if let Some(dir) = shared.options.journal_dir.clone() {
             // Not waited for: nothing here depends on it.
-            shared.bridge.spawn(journal::clean_up(Arc::clone(&shared), dir));
+            shared.bridge.spawn(leftovers::clean_up(Arc::clone(&shared), dir));
         }
         Ok(Self { shared })
     }
