@@ -343,6 +343,8 @@ mod tests {
         assert_eq!(built.reserved_bytes(), own.reserved_bytes());
         built.reserved_bytes = own.reserved_bytes;
         // The backend raises what servers would not stand.
+        // The backend by itself knows no directory of this user.
+        assert!(built.journal_dir.take().is_some());
         built.keepalive = built.keepalive.max(own.keepalive);
         assert_eq!(format!("{built:#?}"), format!("{own:#?}"));
     }
