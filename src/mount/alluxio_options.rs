@@ -360,6 +360,8 @@ mod tests {
         let own = AlluxioOptions { masters: vec![HostPort::new("m", 1)], ..AlluxioOptions::default() };
         let mut built = with_master(&[]).unwrap();
         // The backend raises what servers would not stand.
+        // The backend by itself knows no directory of this user.
+        assert!(built.journal_dir.take().is_some());
         built.keepalive = built.keepalive.max(own.keepalive);
         assert_eq!(format!("{built:#?}"), format!("{own:#?}"));
     }

@@ -1,5 +1,5 @@
 //! Which files this process is writing, by the master's numbers, in a file on this machine: what a process that is
-//! killed leaves incomplete, the next one removes. Nobody else would: the master keeps an incomplete file for ever.
+//! killed leaves incomplete, the next one finds here. Asks nobody itself: `leftovers` does.
 //!
 //! A file is noted before the master is asked to make it, with the id of that request: should its answer be lost, the same
 //! request once more tells whether it was carried out.
@@ -28,13 +28,8 @@ use nix::fcntl::FlockArg;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::Shared;
-use super::master::Master;
-use super::master::Removal;
 use super::options::AlluxioOptions;
-use crate::fs::Fault;
 use crate::fs::FsPath;
-use crate::fs::Result;
 
 /// How the names of journals begin.
 const PREFIX: &str = "writing-";
@@ -66,7 +61,7 @@ pub(super) struct Entry {
 
 /// What a journal says of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Record {
+pub(super) enum Record {
     /// A request to make it at this place.
     Asked(FsPath),
     /// It was made, and has this number.
@@ -74,11 +69,12 @@ enum Record {
 }
 
 /// The journal of a process that has ended.
-struct Left {
-    path: PathBuf,
+pub(super) struct Left {
+    pub(super) path: PathBuf,
     /// Keeps others from doing the same work.
     _lock: Flock<File>,
-    files: HashMap<Uuid, Record>,
+    /// By the requests that asked for them.
+    pub(super) files: HashMap<Uuid, Record>,
 }
 
 /// The journal that `options` ask for, if there is a place for it.
@@ -187,49 +183,6 @@ impl Entry {
     }
 }
 
-/// Removes what processes that have ended left incomplete in this cluster.
-pub(super) async fn clean_up(shared: Arc<Shared>, dir: PathBuf) {
-    let journals = match left(&dir, &cluster(&shared.options)) {
-        Ok(journals) => journals,
-        Err(err) => return log::warn!("{} cannot be searched: {err}", dir.display()),
-    };
-    for journal in journals {
-        let mut all = true;
-        for (id, record) in &journal.files {
-            match remove_left(&shared.master, *id, record).await {
-                Ok(Some(path)) => log::info!("removed {path}, left incomplete by a process that was killed"),
-                Ok(None) => {}
-                Err(err) => {
-                    log::warn!("a file that was left incomplete stays so, {record:?}: {err}");
-                    all = false;
-                }
-            }
-        }
-        if all && let Err(err) = std::fs::remove_file(&journal.path) {
-            log::warn!("{} stays behind: {err}", journal.path.display());
-        }
-    }
-}
-
-async fn remove_left(master: &Master, id: Uuid, record: &Record) -> Result<Option<FsPath>> {
-    let file_id = match record {
-        Record::Made(file_id) => *file_id,
-        // The master remembers what it has done: if that was this request, it answers with the file, and if not, makes
-        // one. Where another file is, it refuses.
-        Record::Asked(path) => match master.create_again(path, id).await {
-            Ok(info) if !info.completed() => info.file_id(),
-            Ok(_) => return Ok(None),
-            Err(err) => match err.fault() {
-                Fault::Exists | Fault::NotFound | Fault::NotDirectory | Fault::PermissionDenied => {
-                    return Ok(None);
-                }
-                _ => return Err(err),
-            },
-        },
-    };
-    remove_incomplete(master, file_id).await
-}
-
 /// What tells this cluster from others.
 pub(super) fn cluster(options: &AlluxioOptions) -> String {
     let masters: Vec<String> = options.masters.iter().map(ToString::to_string).collect();
@@ -237,7 +190,7 @@ pub(super) fn cluster(options: &AlluxioOptions) -> String {
 }
 
 /// The journals in `dir` about `cluster` whose writers are gone.
-fn left(dir: &Path, cluster: &str) -> io::Result<Vec<Left>> {
+pub(super) fn left(dir: &Path, cluster: &str) -> io::Result<Vec<Left>> {
     let mut journals = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -280,25 +233,6 @@ fn parse(text: &str, cluster: &str) -> Option<HashMap<Uuid, Record>> {
         }
     }
     Some(files)
-}
-
-/// Removes the file `file_id` if it is still incomplete, wherever it is by now. Says where that was.
-pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<Option<FsPath>> {
-    let path = match master.path_of(file_id).await {
-        Err(err) if err.fault() == Fault::Stale => return Ok(None),
-        result => result?,
-    };
-    let removed = match master.known_status(&path).await {
-        Ok(info) if info.file_id() == file_id && !info.folder() && !info.completed() => {
-            master.remove(&path, Removal::One).await
-        }
-        Ok(_) => return Ok(None),
-        Err(err) => Err(err),
-    };
-    match removed {
-        Err(err) if err.fault() == Fault::NotFound => Ok(None),
-        result => result.map(|()| Some(path)),
-    }
 }
 
 #[cfg(test)]

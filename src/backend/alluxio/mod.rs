@@ -21,6 +21,7 @@ mod flight;
 mod incomplete;
 mod journal;
 mod layout;
+mod leftovers;
 mod listing;
 mod local_block;
 mod master;
@@ -153,7 +154,7 @@ impl AlluxioFs {
         }
         if let Some(dir) = shared.options.journal_dir.clone() {
             // Not waited for: nothing here depends on it.
-            shared.bridge.spawn(journal::clean_up(Arc::clone(&shared), dir));
+            shared.bridge.spawn(leftovers::clean_up(Arc::clone(&shared), dir));
         }
         // Known from the start, so that there is something to show when the master goes away.
         if let Err(err) = shared.stat_fs(&Ctx::daemon(), Some(Instant::now() + capacity::PATIENCE)) {

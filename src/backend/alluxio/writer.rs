@@ -25,7 +25,7 @@ use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
 use super::incomplete::IncompleteFile;
-use super::journal::remove_incomplete;
+use super::leftovers::remove_incomplete;
 use super::master::Change;
 use super::master::UfsEnd;
 use super::options::PathOptions;
