@@ -9,6 +9,7 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -225,4 +226,32 @@ fn files_get_the_life_time_that_the_user_sets() {
     let stat = cluster.shell(&["stat", &dir.join("file")]);
     assert!(stat.contains("ttl=7200000") && stat.contains("ttlAction=DELETE_ALLUXIO"), "{stat}");
     mount.unmount();
+}
+
+#[test]
+fn no_reader_gets_pages_of_another_version() {
+    let cluster = Cluster::get();
+    let dir = cluster.directory("pages");
+    for (libfuse, mode) in [(2, "kernel_cache"), (3, "auto_cache"), (3, "attr_timeout=9")] {
+        let mount = Spec::alluxio(&cluster, &dir.path).libfuse(libfuse).option(mode).start();
+        let file = mount.path().join(mode);
+        content::write_file(&file, 1, 100_000).unwrap();
+        let old = File::open(&file).unwrap();
+        content::check_range(&old, 1, 0, 4096).unwrap();
+        content::overwrite_file(&file, 2, 50_000).unwrap();
+        // Through the old handle: bytes of the new version that the kernel has, or an error.
+        let mut got = vec![0; 50_000];
+        match old.read_at(&mut got, 0) {
+            Ok(count) => {
+                let mut expected = vec![0; count];
+                content::fill(2, 0, &mut expected);
+                assert!(got[..count] == expected, "{mode}: {count} bytes are of no one version");
+            }
+            Err(err) => assert_eq!(err.raw_os_error(), Some(libc::ESTALE), "{mode}"),
+        }
+        content::check_file(&file, 2, 50_000).unwrap();
+        drop(old);
+        content::check_file(&file, 2, 50_000).unwrap();
+        mount.unmount();
+    }
 }

@@ -376,6 +376,36 @@ fn what_is_written_over_a_file_takes_its_place_at_the_close() {
 }
 
 #[test]
+fn who_reads_the_old_version_does_not_fill_the_pages_of_the_new_one() {
+    let ctx = Ctx::daemon();
+    for page_cache in
+        [PageCache::DirectIo, PageCache::KernelCache, PageCache::AutoCache, PageCache::DropOnOpen]
+    {
+        let fixture = fixture_with(VfsOptions { page_cache, ..VfsOptions::default() });
+        let ino = fixture.file("f", b"old");
+        let reader = fixture.vfs.open(&ctx, ino, libc::O_RDONLY).unwrap().fh;
+        let read = || fixture.vfs.read(&ctx, reader, 0, 9).map(|bytes| bytes.to_vec());
+        assert_eq!(read().unwrap(), b"old");
+        let fh = fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        for step in 0..2 {
+            match page_cache {
+                PageCache::DirectIo => assert_eq!(read().unwrap(), b"old"),
+                _ => assert_eq!(fault(read()), Fault::Stale, "{page_cache:?} {step}"),
+            }
+            if step == 0 {
+                fixture.write(fh, 0, b"new").unwrap();
+                fixture.close(fh).unwrap();
+            }
+        }
+        assert_eq!(fixture.content("f"), b"new");
+        // A name that goes changes nothing for who has it open.
+        let reader = fixture.vfs.open(&ctx, ino, libc::O_RDONLY).unwrap().fh;
+        fixture.vfs.unlink(&ctx, Ino::ROOT, OsStr::new("f")).unwrap();
+        assert_eq!(fixture.vfs.read(&ctx, reader, 0, 9).unwrap().to_vec(), b"new");
+    }
+}
+
+#[test]
 fn what_fails_or_is_given_up_leaves_the_file_that_was_there() {
     let overwrite = |fixture: &Fixture, ino| {
         let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;

@@ -200,7 +200,10 @@ impl Vfs {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     pub fn read(&self, ctx: &Ctx, fh: Fh, offset: u64, len: usize) -> Result<Slices> {
         match &*self.file(fh)? {
-            OpenFile::Reading { reader, .. } => reader.read_at(ctx, offset, len),
+            OpenFile::Reading { ino, reader } => {
+                self.check_version(*ino, reader.attr())?;
+                reader.read_at(ctx, offset, len)
+            }
             OpenFile::Writing { readable: false, .. } => Err(Fault::BadHandle.into()),
             // At the end of what was written there is nothing to read yet.
             OpenFile::Writing { stream, .. } if stream.is_open() && offset >= stream.attr().size => {
@@ -210,6 +213,20 @@ impl Vfs {
                 self.reader_of(ctx, stream, reader)?.read_at(ctx, offset, len)
             }
         }
+    }
+
+    /// Refuses to read the version of `attr` once this mount has begun to write another: the kernel's pages belong to the
+    /// inode, and a reader of the new version would be given what this one has put there.
+    fn check_version(&self, ino: Ino, attr: &Attr) -> Result<()> {
+        if self.options.page_cache == PageCache::DirectIo {
+            return Ok(());
+        }
+        let written = self.stream(ino).is_some_and(|stream| stream.is_open());
+        if written || !self.inodes.is(ino, attr) {
+            let detail = "the file was written anew by this mount since it was opened, open it again";
+            return Err(FsError::because(Fault::Stale, detail));
+        }
+        Ok(())
     }
 
     /// A reader of the complete file that `stream` stands for.
