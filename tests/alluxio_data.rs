@@ -29,7 +29,7 @@ use alluxio_fuse::fs::RenameMode;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-const NEW: CreateOptions = CreateOptions { mode: 0o644, replace: false };
+const NEW: CreateOptions = CreateOptions { mode: 0o644, replace: false, beside: false };
 
 /// A directory of its own in the cluster, removed at the end.
 struct Place {
@@ -199,7 +199,8 @@ fn a_file_is_replaced_by_a_new_one() {
     let name = path("f");
     write(&fs, &name, &content(1, 2 * MIB), 4096);
     let before = fs.stat(&ctx, &name).unwrap().id;
-    let (_, mut writer) = fs.create(&ctx, &name, &CreateOptions { mode: 0o600, replace: true }).unwrap();
+    let (_, mut writer) =
+        fs.create(&ctx, &name, &CreateOptions { mode: 0o600, replace: true, beside: false }).unwrap();
     writer.append(&ctx, b"new").unwrap();
     writer.commit(&ctx).unwrap();
     let after = fs.stat(&ctx, &name).unwrap();

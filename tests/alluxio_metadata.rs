@@ -101,7 +101,7 @@ impl Place {
     }
 
     fn file(&self, text: &str) -> Attr {
-        let options = CreateOptions { mode: 0o644, replace: false };
+        let options = CreateOptions { mode: 0o644, replace: false, beside: false };
         let (_, mut writer) = self.fs.create(&Ctx::daemon(), &path(text), &options).unwrap();
         writer.commit(&Ctx::daemon()).unwrap()
     }
@@ -372,6 +372,36 @@ fn capacity_is_that_of_the_workers() {
     let stat = place.fs.stat_fs(&Ctx::daemon()).unwrap();
     assert_eq!((stat.block_size, stat.name_max), (16384, 255));
     assert!(stat.blocks > 0 && stat.blocks_free <= stat.blocks, "{stat:?}");
+}
+
+#[test]
+fn what_did_not_take_the_place_that_it_was_made_for_is_removed_by_the_next_process() {
+    let place = Place::new("beside");
+    let journal = tempfile::tempdir().unwrap();
+    let connect = || place.by(|options| options.journal_dir = Some(journal.path().to_owned()));
+    let ctx = Ctx::daemon();
+    let old = path("/old");
+    place.file("/old");
+    let names = [old.beside().unwrap(), old.beside().unwrap(), path("/.alluxio-fuse.a-user-s")];
+    let fs = connect();
+    for (name, beside) in names.iter().zip([true, true, false]) {
+        let options = CreateOptions { mode: 0o644, replace: false, beside };
+        let (_, mut writer) = fs.create(&ctx, name, &options).unwrap();
+        writer.append(&ctx, b"new").unwrap();
+        writer.commit(&ctx).unwrap();
+    }
+    // The first takes its place. The second does not come to it.
+    fs.replace(&ctx, &names[0], &old).unwrap();
+    drop(fs);
+
+    let fs = connect();
+    let start = Instant::now();
+    while fs.stat(&ctx, &names[1]).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(fs.stat(&ctx, &old).unwrap().size, 3);
+    assert_eq!(fs.stat(&ctx, &names[2]).unwrap().size, 3, "somebody else's name is left alone");
 }
 
 #[test]

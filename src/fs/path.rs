@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use super::Fault;
 use super::FsError;
 use super::Result;
@@ -13,6 +15,9 @@ pub(super) const NAME_MAX: usize = 255;
 /// path cannot leave the root that it is put under.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FsPath(String);
+
+/// How the names of files begin that are to take the place of others once they are complete.
+const BESIDE: &str = ".alluxio-fuse.";
 
 impl FsPath {
     /// The root.
@@ -105,6 +110,19 @@ impl FsPath {
             return Some(if self.is_root() { "" } else { &self.0 });
         }
         self.0.strip_prefix(&base.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// A new name beside this path, for a file that is to take its place. The root has none.
+    pub fn beside(&self) -> Result<Self> {
+        match self.parent() {
+            Some(parent) => parent.join(&format!("{BESIDE}{}", Uuid::new_v4())),
+            None => Err(Fault::Busy.into()),
+        }
+    }
+
+    /// Whether this is the path of a file that is to take the place of another.
+    pub fn is_beside(&self) -> bool {
+        self.name().is_some_and(|name| name.starts_with(BESIDE))
     }
 
     /// Whether `self` is `base` or lies below it.

@@ -98,6 +98,8 @@ pub struct CreateOptions {
     pub mode: u32,
     /// Put the new file in the place of one that exists, which is gone then with all that was set on it.
     pub replace: bool,
+    /// It is to take the place of another, by `FileSystem::replace`: until then it may be removed once its writer is gone.
+    pub beside: bool,
 }
 
 /// What rename(2) does when the target exists.

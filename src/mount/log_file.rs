@@ -5,9 +5,11 @@
 //! moves it while holding a lock on it; the others notice soon that the name stands for another file, and follow.
 
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,13 +21,16 @@ use std::time::Instant;
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 
-use super::logging::open_file;
-
 /// When a file is full, and how many full ones are kept: the figures of Alluxio's log4j.properties.
 pub(super) const LIMITS: Limits = Limits { bytes: 100 << 20, files: 10 };
 
 /// How often it is looked whether somebody else has moved the file.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Opens `path` for appending; made for this user only if it is missing.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,9 @@
 
 use std::fs::DirBuilder;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -20,6 +18,7 @@ use nix::unistd::AccessFlags;
 use super::Failure;
 use super::log_file;
 use super::log_file::LogFile;
+use super::log_file::open_file;
 
 /// Name of the log in the directory of logs.
 pub const LOG_FILE: &str = "fuse.log";
@@ -46,11 +45,6 @@ pub(super) fn check(dir: &Path) -> io::Result<()> {
 
 fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Opens `path` for appending; made for this user only if it is missing.
-pub(super) fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 fn cannot_write(dir: &Path, name: &str, err: &io::Error) -> Failure {

@@ -205,7 +205,7 @@ mod tests {
         let expected = (71, 72, 0o750);
 
         assert_eq!(seen(&fs.make_dir(&ctx, &path("/d"), 0o700).unwrap()), expected);
-        let options = CreateOptions { mode: 0o600, replace: false };
+        let options = CreateOptions { mode: 0o600, replace: false, beside: false };
         let (attr, mut writer) = fs.create(&ctx, &path("/d/f"), &options).unwrap();
         assert_eq!(seen(&attr), expected);
         writer.append(&ctx, b"x").unwrap();

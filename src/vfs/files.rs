@@ -14,6 +14,7 @@ use super::Vfs;
 use super::Writing;
 use super::inodes::Version;
 use super::names::PERMISSIONS;
+use super::names::WRITE;
 use super::names::text;
 use super::process::Process;
 use super::stream::WriteStream;
@@ -27,9 +28,6 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Slices;
-
-/// The right to write, as access(2) has it.
-pub(super) const WRITE: u32 = libc::W_OK.cast_unsigned();
 
 /// An open file.
 pub(super) enum OpenFile {
@@ -69,7 +67,7 @@ impl Vfs {
         self.check_opens()?;
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
-        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false };
+        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false, beside: false };
         match self.fs.create(ctx, &path, &options) {
             Ok((_, mut writer)) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
                 // Nobody can write by this handle, so the file is complete as it is.

@@ -8,7 +8,6 @@ use super::Entry;
 use super::Fh;
 use super::Ino;
 use super::Vfs;
-use super::files::WRITE;
 use super::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -20,6 +19,9 @@ use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::StatFs;
+
+/// The right to write, as access(2) has it.
+pub(super) const WRITE: u32 = libc::W_OK.cast_unsigned();
 
 /// Permission bits, as a mode carries them beside the file's type.
 pub(super) const PERMISSIONS: u32 = 0o7777;
@@ -105,7 +107,7 @@ impl Vfs {
         }
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
-        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false };
+        let options = CreateOptions { mode: mode & PERMISSIONS, replace: false, beside: false };
         let (_, mut writer) = self.fs.create(ctx, &path, &options)?;
         let attr = writer.commit(ctx)?;
         self.entry(parent, name, attr)

@@ -15,7 +15,6 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
-use uuid::Uuid;
 
 use super::commits::Commits;
 use super::process::Process;
@@ -354,7 +353,7 @@ impl WriteStream {
 
     /// Starts to write the file `path`, which this stream has made and which is empty or not complete, once more.
     fn start_anew(&self, ctx: &Ctx, path: &FsPath, before: &Attr) -> Result<(Start, Box<dyn FileWriter>)> {
-        let options = CreateOptions { mode: before.mode, replace: true };
+        let options = CreateOptions { mode: before.mode, replace: true, beside: false };
         let (attr, writer) = self.fs.create(ctx, path, &options)?;
         let changed = |before: u32, now: u32| (before != now).then_some(before);
         let owner = SetAttr {
@@ -379,9 +378,9 @@ impl WriteStream {
         if reader.as_ref().is_some_and(|reader| reader.attr().size != kept) {
             return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
         }
-        let beside =
-            path.parent().expect("a file has a parent").join(&format!(".alluxio-fuse.{}", Uuid::new_v4()))?;
-        let (_, mut writer) = self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false })?;
+        let beside = path.beside()?;
+        let (_, mut writer) =
+            self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false, beside: true })?;
         if let Some(reader) = reader {
             let mut offset = 0;
             while offset < kept {

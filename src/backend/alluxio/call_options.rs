@@ -172,8 +172,9 @@ mod tests {
     fn files_are_persisted_later_only_if_they_were_written_for_that() {
         let later = PathOptions { write_type: WriteType::AsyncThrough, ..PathOptions::default() };
         assert_eq!(later.persist_later().unwrap().persistence_wait_time, Some(0));
-        assert_eq!(PathOptions { persistence_wait: None, ..later.clone() }.persist_later(), None);
-        assert_eq!(PathOptions { write_type: WriteType::MustCache, ..later }.persist_later(), None);
+        let cached = PathOptions { write_type: WriteType::MustCache, ..PathOptions::default() };
+        assert_eq!(cached.persist_later(), None);
+        assert_eq!(PathOptions { persistence_wait: None, ..later }.persist_later(), None);
     }
 
     #[test]

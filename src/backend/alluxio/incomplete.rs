@@ -47,6 +47,11 @@ impl IncompleteFile {
         self.entry.iter().for_each(Entry::done);
     }
 
+    /// It is complete, and somebody else sees to it that nothing is left.
+    pub(super) fn hand_over(&mut self) -> Option<Entry> {
+        self.entry.take()
+    }
+
     /// Where it is in Alluxio.
     pub(super) fn path(&self) -> &FsPath {
         &self.path

@@ -59,14 +59,17 @@ async fn remove_left(master: &Master, id: Uuid, record: &Record) -> Result<Optio
     remove_incomplete(master, file_id).await
 }
 
-/// Removes the file `file_id` if it is still incomplete, wherever it is by now. Says where that was.
+/// Removes the file `file_id` if it is still incomplete, wherever it is by now, or has not taken the place that it was made
+/// for. Says where that was.
 pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<Option<FsPath>> {
     let path = match master.path_of(file_id).await {
         Err(err) if err.fault() == Fault::Stale => return Ok(None),
         result => result?,
     };
     let removed = match master.known_status(&path).await {
-        Ok(info) if info.file_id() == file_id && !info.folder() && !info.completed() => {
+        Ok(info)
+            if info.file_id() == file_id && !info.folder() && (!info.completed() || path.is_beside()) =>
+        {
             master.remove(&path, Removal::One).await
         }
         Ok(_) => return Ok(None),

@@ -7,7 +7,6 @@
 //!
 //! Paths are those in Alluxio, below whatever is the root of the mount.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
@@ -78,8 +77,9 @@ use super::proto::grpc::file::list_status_partial_p_options::OffsetType;
 use super::proto::grpc::meta::GetMasterInfoPOptions;
 use super::proto::grpc::meta::MasterInfo;
 use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClientServiceClient;
-use super::replace::Settings;
 use super::retry::Backoff;
+use super::settings::Settings;
+use super::times::Xattrs;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
@@ -111,9 +111,6 @@ pub(super) enum Destination {
     /// It is replaced. It must be known not to be a directory, as a directory would go with all that is in it.
     ReplaceFile,
 }
-
-/// Extended attributes by their names.
-pub(super) type Xattrs = HashMap<String, Bytes>;
 
 /// One attribute to change. Owner and group are separate calls: together they must match in the master's eyes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,6 +33,7 @@ mod proto;
 mod reader;
 mod replace;
 mod retry;
+mod settings;
 mod survey;
 mod times;
 mod traffic;
@@ -52,11 +53,13 @@ pub use survey::Surveyed;
 pub use survey::survey;
 pub use traffic::Traffic;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use self::attr::Owners;
 use self::attr::all_may;
@@ -67,14 +70,15 @@ use self::capacity::Capacity;
 use self::capacity::stat_fs;
 use self::connection::Connections;
 use self::data_path::DataPath;
+use self::journal::Entry;
 use self::listing::AlluxioListing;
 use self::master::Change;
 use self::master::Destination;
 use self::master::Master;
 use self::master::Removal;
-use self::master::Xattrs;
 use self::names::Names;
 use self::proto::grpc::file::FileInfo;
+use self::times::Xattrs;
 use self::workers::Workers;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -112,6 +116,8 @@ struct Shared {
     data: DataPath,
     owners: Owners,
     capacity: Capacity,
+    /// Complete files that have not taken their place yet, by number: should this process end now, they are removed.
+    beside: Mutex<HashMap<i64, Entry>>,
 }
 
 /// A path of an Alluxio cluster as a file system.
@@ -198,6 +204,7 @@ impl Shared {
             data: DataPath::new(&options),
             owners: Owners { policy: options.owner_policy.clone(), names: Names::default() },
             capacity: Capacity::default(),
+            beside: Mutex::default(),
             master,
             bridge,
             options,
@@ -263,6 +270,15 @@ impl Shared {
             (true, false) => Err(Fault::NotDirectory.into()),
             (false, true) => Err(Fault::IsDirectory.into()),
             (true, true) | (false, false) => self.master.remove(place, Removal::One).await,
+        }?;
+        self.in_place(info.file_id());
+        Ok(())
+    }
+
+    /// The file `file_id` is at its place, or gone.
+    fn in_place(&self, file_id: i64) {
+        if let Some(entry) = self.beside.lock().remove(&file_id) {
+            entry.done();
         }
     }
 

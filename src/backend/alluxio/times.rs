@@ -8,15 +8,18 @@
 //! attribute of its own: two clients of which one sets times and the other a mode then lose nothing. Both travel with
 //! the call that makes the change.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::master::Xattrs;
 use super::proto::grpc::file::FileInfo;
 use crate::fs::Attr;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
+
+/// Extended attributes by their names.
+pub(super) type Xattrs = HashMap<String, Bytes>;
 
 /// The extended attribute with the times that were set. Names that applications can use begin with `user.`.
 pub(super) const SET: &str = "alluxio-fuse.times";

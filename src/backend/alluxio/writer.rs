@@ -79,7 +79,7 @@ pub(super) fn create(
     });
     let (file, info) =
         shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
-    let mut writer = Writer::new(Arc::clone(shared), at, shared.attr(&info), file, &info);
+    let mut writer = Writer::new(Arc::clone(shared), at, shared.attr(&info), file, &info, options.beside);
     // After the writer, which removes the file if this is interrupted.
     let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
     writer.attr = shared.attr(&info);
@@ -131,13 +131,14 @@ impl Writer {
         attr: Attr,
         file: IncompleteFile,
         info: &FileInfo,
+        beside: bool,
     ) -> Self {
         let options = &shared.options;
         let chunk = options.writer_chunk.clamp(1, CHUNK_MAX) as usize;
         let queue = options.writer_buffer_messages.clamp(1, QUEUE_MAX);
         let (commands, receiver) = mpsc::channel(queue);
         let notes = Arc::new(Notes::default());
-        let job = Job::new(Arc::clone(&shared), Arc::clone(&at), Arc::clone(&notes), file, info);
+        let job = Job::new(Arc::clone(&shared), Arc::clone(&at), Arc::clone(&notes), file, info, beside);
         shared.bridge.spawn_job(job.run(receiver));
         Self {
             shared,
@@ -277,6 +278,8 @@ struct Job {
     at: Arc<PathOptions>,
     notes: Arc<Notes>,
     file: IncompleteFile,
+    /// It is to take the place of another file.
+    beside: bool,
     block_size: u64,
     length: u64,
     /// As whose, and with which mode, the under file system has made it.
@@ -305,6 +308,7 @@ impl Job {
         notes: Arc<Notes>,
         file: IncompleteFile,
         info: &FileInfo,
+        beside: bool,
     ) -> Self {
         let write_type = at.write_type;
         let made = ufs_file(info);
@@ -314,12 +318,12 @@ impl Job {
         let blocks = (write_type != WriteType::Through).then(Blocks::default);
         let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
         let block_size = if block_size == 0 { at.block_size } else { block_size };
-        Self { shared, at, notes, file, block_size, length: 0, made, blocks, ufs }
+        Self { shared, at, notes, file, beside, block_size, length: 0, made, blocks, ufs }
     }
 
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         match self.serve(&mut commands).await {
-            Ok(true) => return self.file.ended(),
+            Ok(true) => return,
             Ok(false) => log::debug!("{} is given up by its writer", self.file.path()),
             Err(err) => {
                 log::debug!("{} is given up: {err}", self.file.path());
@@ -349,12 +353,25 @@ impl Job {
                         result = self.commit() => result,
                         () = reply.closed() => return Ok(false),
                     };
+                    if result.is_ok() {
+                        self.completed();
+                    }
                     let _ = reply.send(result.clone());
                     return result.map(|()| true);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// The file is complete. One that is to take the place of another is not at its place yet.
+    fn completed(&mut self) {
+        if self.beside
+            && let Some(entry) = self.file.hand_over()
+        {
+            self.shared.beside.lock().insert(self.file.file_id(), entry);
+        }
+        self.file.ended();
     }
 
     async fn write(&mut self, data: Bytes) -> Result<()> {

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Shared;
-use super::master::Xattrs;
 use super::proto::grpc::file::FileInfo;
 use super::times;
+use super::times::Xattrs;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;

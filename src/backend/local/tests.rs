@@ -27,7 +27,7 @@ fn path(text: &str) -> FsPath {
 }
 
 fn start(fs: &LocalFs, at: &str, replace: bool) -> Box<dyn FileWriter> {
-    fs.create(&Ctx::daemon(), &path(at), &CreateOptions { mode: 0o640, replace }).unwrap().1
+    fs.create(&Ctx::daemon(), &path(at), &CreateOptions { mode: 0o640, replace, beside: false }).unwrap().1
 }
 
 fn write(fs: &LocalFs, at: &str, data: &[u8]) {
@@ -72,7 +72,7 @@ fn an_unfinished_file_is_seen_but_not_read() {
     assert!(!fs.stat(&Ctx::daemon(), &path("/a")).unwrap().complete);
     assert_eq!(fs.open(&Ctx::daemon(), &path("/a")).err().unwrap().fault(), Fault::Busy);
     assert_eq!(
-        fs.create(&Ctx::daemon(), &path("/a"), &CreateOptions { mode: 0o600, replace: false })
+        fs.create(&Ctx::daemon(), &path("/a"), &CreateOptions { mode: 0o600, replace: false, beside: false })
             .err()
             .unwrap()
             .fault(),
@@ -123,7 +123,7 @@ fn nothing_outside_the_root_can_be_reached() {
         assert_eq!(outcome.unwrap_err().fault(), Fault::NotFound, "{hidden}");
         assert_eq!(fs.xattrs(&ctx, &path(hidden)).unwrap_err().fault(), Fault::NotFound, "{hidden}");
     }
-    let options = CreateOptions { mode: 0o600, replace: true };
+    let options = CreateOptions { mode: 0o600, replace: true, beside: false };
     assert!(fs.create(&Ctx::daemon(), &path("/link/new"), &options).is_err());
     assert!(fs.create(&Ctx::daemon(), &path("/file"), &options).is_err());
     assert!(fs.make_dir(&Ctx::daemon(), &path("/link/dir"), 0o700).is_err());
