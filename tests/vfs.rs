@@ -16,15 +16,12 @@ use alluxio_fuse::fs::Cancel;
 use alluxio_fuse::fs::CreateOptions;
 use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::Fault;
-use alluxio_fuse::fs::FileReader;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
-use alluxio_fuse::fs::Listing;
-use alluxio_fuse::fs::RenameMode;
+use alluxio_fuse::fs::Layer;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
-use alluxio_fuse::fs::StatFs;
 use alluxio_fuse::fs::Timestamp;
 use alluxio_fuse::fs::XattrMode;
 use alluxio_fuse::vfs::Fh;
@@ -32,7 +29,6 @@ use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
-use bytes::Bytes;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -829,15 +825,9 @@ impl FileWriter for FaultyWriter {
     }
 }
 
-impl FileSystem for Faults {
-    fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
-        self.inner.stat(ctx, path)
-    }
-    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
-        self.inner.list(ctx, path)
-    }
-    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
-        self.inner.make_dir(ctx, path, mode)
+impl Layer for Faults {
+    fn below(&self) -> &dyn FileSystem {
+        &self.inner
     }
     fn create(
         &self,
@@ -854,41 +844,5 @@ impl FileSystem for Faults {
             commit_gate: Arc::clone(&self.commit_gate),
         };
         Ok((attr, Box::new(writer)))
-    }
-    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
-        self.inner.open(ctx, path)
-    }
-    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.inner.remove_file(ctx, path)
-    }
-    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.inner.remove_dir(ctx, path)
-    }
-    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
-        self.inner.replace(ctx, new, old)
-    }
-    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
-        self.inner.rename(ctx, from, to, mode)
-    }
-    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
-        self.inner.set_attr(ctx, path, change)
-    }
-    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
-        self.inner.xattr(ctx, path, name)
-    }
-    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
-        self.inner.xattrs(ctx, path)
-    }
-    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
-        self.inner.set_xattr(ctx, path, name, value, mode)
-    }
-    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
-        self.inner.remove_xattr(ctx, path, name)
-    }
-    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
-        self.inner.stat_fs(ctx)
-    }
-    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
-        self.inner.access(ctx, path, mask)
     }
 }

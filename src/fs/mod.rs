@@ -6,6 +6,7 @@
 
 mod cancel;
 mod error;
+mod layer;
 mod path;
 mod types;
 
@@ -14,6 +15,7 @@ pub use cancel::Ctx;
 pub use error::Fault;
 pub use error::FsError;
 pub use error::Result;
+pub use layer::Layer;
 pub use path::FsPath;
 pub use types::Attr;
 pub use types::CreateOptions;

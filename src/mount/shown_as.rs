@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
@@ -13,13 +11,11 @@ use crate::fs::FileReader;
 use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsPath;
+use crate::fs::Layer;
 use crate::fs::Listing;
-use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Slices;
-use crate::fs::StatFs;
-use crate::fs::XattrMode;
 
 /// What is shown in the place of the truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +44,16 @@ pub(super) fn shown_as(mask: Mask, inner: Arc<dyn FileSystem>) -> Arc<dyn FileSy
     if mask == Mask::default() { inner } else { Arc::new(Shown { mask, inner }) }
 }
 
-struct Shown<T: ?Sized> {
+struct Shown {
     mask: Mask,
-    inner: Arc<T>,
+    inner: Arc<dyn FileSystem>,
 }
 
-impl FileSystem for Shown<dyn FileSystem> {
+impl Layer for Shown {
+    fn below(&self) -> &dyn FileSystem {
+        &*self.inner
+    }
+
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
         self.inner.stat(ctx, path).map(|attr| self.mask.apply(attr))
     }
@@ -83,48 +83,12 @@ impl FileSystem for Shown<dyn FileSystem> {
         Ok(Arc::new(ShownReader { attr, inner }))
     }
 
-    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.inner.remove_file(ctx, path)
-    }
-
-    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.inner.remove_dir(ctx, path)
-    }
-
     fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
         self.inner.replace(ctx, new, old).map(|attr| self.mask.apply(attr))
     }
 
-    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
-        self.inner.rename(ctx, from, to, mode)
-    }
-
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.inner.set_attr(ctx, path, change).map(|attr| self.mask.apply(attr))
-    }
-
-    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
-        self.inner.xattr(ctx, path, name)
-    }
-
-    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
-        self.inner.xattrs(ctx, path)
-    }
-
-    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
-        self.inner.set_xattr(ctx, path, name, value, mode)
-    }
-
-    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
-        self.inner.remove_xattr(ctx, path, name)
-    }
-
-    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
-        self.inner.stat_fs(ctx)
-    }
-
-    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
-        self.inner.access(ctx, path, mask)
     }
 }
 

@@ -13,21 +13,14 @@ use std::time::Duration;
 
 use alluxio_fuse::backend::local::LocalFs;
 use alluxio_fuse::fs::Attr;
-use alluxio_fuse::fs::CreateOptions;
 use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::Fault;
 use alluxio_fuse::fs::FileReader;
 use alluxio_fuse::fs::FileSystem;
-use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
-use alluxio_fuse::fs::Listing;
-use alluxio_fuse::fs::RenameMode;
+use alluxio_fuse::fs::Layer;
 use alluxio_fuse::fs::Result;
-use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::Slices;
-use alluxio_fuse::fs::StatFs;
-use alluxio_fuse::fs::XattrMode;
-use bytes::Bytes;
 
 /// A store where reads of files called `wait..` last until they are interrupted or the gate opens, as do look-ups
 /// of `slow`, and reads of `panic` panic.
@@ -120,7 +113,11 @@ impl FileReader for FaultyReader {
     }
 }
 
-impl FileSystem for Faulty {
+impl Layer for Faulty {
+    fn below(&self) -> &dyn FileSystem {
+        &self.store
+    }
+
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
         self.gate.stats.fetch_add(1, Ordering::SeqCst);
         if path.name() == Some("slow") {
@@ -129,70 +126,9 @@ impl FileSystem for Faulty {
         self.store.stat(ctx, path)
     }
 
-    fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
-        self.store.list(ctx, path)
-    }
-
-    fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
-        self.store.make_dir(ctx, path, mode)
-    }
-
-    fn create(
-        &self,
-        ctx: &Ctx,
-        path: &FsPath,
-        options: &CreateOptions,
-    ) -> Result<(Attr, Box<dyn FileWriter>)> {
-        self.store.create(ctx, path, options)
-    }
-
     fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
         let inner = self.store.open(ctx, path)?;
         let name = path.name().unwrap_or_default().to_owned();
         Ok(Arc::new(FaultyReader { inner, name, gate: Arc::clone(&self.gate) }))
-    }
-
-    fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.store.remove_file(ctx, path)
-    }
-
-    fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        self.store.remove_dir(ctx, path)
-    }
-
-    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
-        self.store.replace(ctx, new, old)
-    }
-
-    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
-        self.store.rename(ctx, from, to, mode)
-    }
-
-    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
-        self.store.set_attr(ctx, path, change)
-    }
-
-    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
-        self.store.xattr(ctx, path, name)
-    }
-
-    fn xattrs(&self, ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
-        self.store.xattrs(ctx, path)
-    }
-
-    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
-        self.store.set_xattr(ctx, path, name, value, mode)
-    }
-
-    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
-        self.store.remove_xattr(ctx, path, name)
-    }
-
-    fn stat_fs(&self, ctx: &Ctx) -> Result<StatFs> {
-        self.store.stat_fs(ctx)
-    }
-
-    fn access(&self, ctx: &Ctx, path: &FsPath, mask: u32) -> Result<()> {
-        self.store.access(ctx, path, mask)
     }
 }
