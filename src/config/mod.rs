@@ -28,6 +28,7 @@ pub use source::Origin;
 pub use source::Source;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Config {
     values: BTreeMap<&'static str, Value>,
     /// What the user should read, once there is a log.
     notes: Vec<(Level, String)>,
+    /// Names of Alluxio's that this program does not read, until somebody is told.
+    unused: BTreeSet<String>,
     environment: Environment,
 }
 
@@ -80,8 +83,13 @@ struct Setting {
 impl Config {
     /// Reads everything there is to read on this machine. `runtime` are the properties of the command line.
     pub fn load(environment: Environment, runtime: &[(String, String)]) -> Result<Self, ConfigError> {
-        let mut config =
-            Self { settings: BTreeMap::new(), values: BTreeMap::new(), notes: Vec::new(), environment };
+        let mut config = Self {
+            settings: BTreeMap::new(),
+            values: BTreeMap::new(),
+            notes: Vec::new(),
+            unused: BTreeSet::new(),
+            environment,
+        };
         config.put_built_in();
         config.put_system_properties()?;
         for (name, text) in runtime {
@@ -243,7 +251,13 @@ impl Config {
 
     /// What is worth a line in the log, once; asked again it has nothing more to say.
     pub fn take_notes(&mut self) -> Vec<(Level, String)> {
-        std::mem::take(&mut self.notes)
+        let mut notes = std::mem::take(&mut self.notes);
+        let unused = std::mem::take(&mut self.unused);
+        if !unused.is_empty() {
+            let names: Vec<_> = unused.into_iter().collect();
+            notes.push((Level::Info, format!("properties without effect on a mount: {}", names.join(", "))));
+        }
+        notes
     }
 
     fn put_built_in(&mut self) {
@@ -356,7 +370,10 @@ impl Config {
     fn present_name(&mut self, name: &str, origin: &Origin) -> String {
         let Some(key) = keys::find(name) else {
             if name.starts_with("alluxio.") {
-                self.notes.push(unknown(name, origin));
+                match slip(name, origin) {
+                    Some(note) => self.notes.push((Level::Warn, note)),
+                    None => drop(self.unused.insert(name.to_owned())),
+                }
             }
             return name.to_owned();
         };
@@ -458,14 +475,12 @@ fn complain(name: &str, setting: &Setting, problem: &str) -> ConfigError {
     ConfigError::new(format!("{name}={} ({}): {problem}", setting.text, setting.origin))
 }
 
-/// A name outside the table is most likely one of Alluxio's for its servers, or else a slip.
-fn unknown(name: &str, origin: &Origin) -> (Level, String) {
+/// A name outside the table is most likely one of Alluxio's for its servers, or else a slip, which this explains.
+fn slip(name: &str, origin: &Origin) -> Option<String> {
     let names = keys::all().map(|key| key.name);
     // One letter only: `alluxio.master.web.port` is no slip of `alluxio.master.rpc.port`.
-    match nearest::nearest(name, names, 1) {
-        Some(known) => (Level::Warn, format!("property {name} ({origin}) is unknown, did you mean {known}?")),
-        None => (Level::Debug, format!("property {name} ({origin}) is unrecognized")),
-    }
+    let known = nearest::nearest(name, names, 1)?;
+    Some(format!("property {name} ({origin}) is unknown, did you mean {known}?"))
 }
 
 fn is_absent(err: &std::io::Error) -> bool {

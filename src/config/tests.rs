@@ -183,7 +183,7 @@ fn unknown_keys_are_accepted_with_a_note() {
     let mut config = load(site, &[], &[]).unwrap();
     let notes = config.take_notes();
     let level = |name: &str| notes.iter().find(|(_, note)| note.contains(name)).map(|(level, _)| *level);
-    assert_eq!(level("alluxio.master.journal.folder"), Some(Level::Debug));
+    assert_eq!(level("alluxio.master.journal.folder"), Some(Level::Info));
     assert_eq!(level("did you mean alluxio.user.file.writetype.default"), Some(Level::Warn));
     assert_eq!(level("other"), None);
 }
