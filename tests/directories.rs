@@ -32,7 +32,7 @@ use common::process;
 
 /// What the daemon may take for reading a directory of any size. Names alone of 100,000 entries are 2 MB, and the
 /// attributes 17 MB more.
-const MEMORY_MAX: u64 = 6 << 20;
+const MEMORY_MAX: u64 = 10 << 20;
 
 /// A name that stays, or one that goes.
 fn name(number: usize) -> String {

@@ -27,11 +27,15 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::RngSeed;
 
 use common::mount::Spec;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const SLOTS: usize = 4;
+
+/// Of the cases that are usually tried.
+const SEED: u64 = 294;
 
 /// One system call. `slot` is a place for an open file; `name` a number of [`NAMES`].
 #[derive(Clone, Debug)]
@@ -132,6 +136,8 @@ struct Inode {
     kept: Option<Vec<u8>>,
     /// All bytes came through handles that are still open, which so can add more.
     own: bool,
+    /// Made by a handle that is still open, and never complete with any bytes: nothing is lost if it fails.
+    fresh: bool,
     writers: usize,
     named: bool,
 }
@@ -161,7 +167,16 @@ impl Inode {
             let size = self.size();
             self.bytes.resize(size, 0);
             (self.length, self.state, self.kept) = (0, State::Complete, None);
+            self.fresh &= self.bytes.is_empty();
         }
+    }
+
+    /// Another version is begun: the one that is complete stays until that is, too.
+    fn begin(&mut self) {
+        if self.state == State::Complete && !self.fresh {
+            self.kept = Some(self.bytes.clone());
+        }
+        self.state = State::Writing;
     }
 
     fn fail(&mut self) {
@@ -181,11 +196,14 @@ impl Inode {
             return Ok(());
         }
         if size == 0 {
-            *self = Inode { own: true, writers: self.writers, named: true, ..Inode::default() };
+            self.begin();
+            self.bytes.clear();
+            (self.length, self.own) = (0, true);
             return Ok(());
         }
         if size >= self.bytes.len() && (self.state == State::Writing || self.bytes.is_empty()) {
-            (self.length, self.state) = (size, State::Writing);
+            self.begin();
+            self.length = size;
             self.own |= self.bytes.is_empty();
             return Ok(());
         }
@@ -209,10 +227,7 @@ impl Inode {
             }
             return Err(Errno::EOPNOTSUPP);
         }
-        if finished {
-            self.kept = Some(self.bytes.clone());
-        }
-        self.state = State::Writing;
+        self.begin();
         self.own |= self.bytes.is_empty();
         self.bytes.resize(offset, 0);
         self.bytes.extend_from_slice(data);
@@ -333,7 +348,7 @@ impl Model {
             Ok(inode) => inode,
             Err(_) if flags & libc::O_CREAT == 0 => return Err(Errno::ENOENT),
             Err(_) => {
-                self.inodes.push(Inode { own: true, named: true, ..Inode::default() });
+                self.inodes.push(Inode { own: true, fresh: writing, named: true, ..Inode::default() });
                 self.names.insert(name, self.inodes.len() - 1);
                 if !writing {
                     self.inodes[self.names[&name]].complete();
@@ -342,15 +357,15 @@ impl Model {
             }
         };
         let file = &mut self.inodes[inode];
+        if !writing && file.is_writing() {
+            return Err(Errno::EBUSY);
+        }
         if flags & libc::O_TRUNC != 0 {
             let at_rest = file.state == State::Complete;
             file.truncate(0)?;
             if at_rest && !writing {
                 file.complete();
             }
-        }
-        if !writing && file.is_writing() {
-            return Err(Errno::EBUSY);
         }
         let late = file.state == State::Complete && !file.bytes.is_empty();
         if writing && late && flags & libc::O_APPEND != 0 {
@@ -394,6 +409,7 @@ impl Model {
         }
         inode.writers -= usize::from(last);
         inode.own &= inode.writers > 0;
+        inode.fresh &= inode.writers > 0;
         if inode.writers == 0 && inode.state == State::Failed {
             inode.state = State::Complete;
         }
@@ -602,10 +618,12 @@ fn compare(ops: &[Op], door: &mut dyn Door) -> Result<(), TestCaseError> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    let cases = std::env::var("ALLUXIO_TEST_MODEL_CASES").map_or(cases, |text| text.parse().unwrap());
+    let wanted = std::env::var("ALLUXIO_TEST_MODEL_CASES").ok().map(|text| text.parse().unwrap());
     let file = FileFailurePersistence::Direct("tests/model.proptest-regressions");
     ProptestConfig {
-        cases,
+        cases: wanted.unwrap_or(cases),
+        // The same cases each time, unless somebody looks for new ones.
+        rng_seed: if wanted.is_none() { RngSeed::Fixed(SEED) } else { RngSeed::Random },
         failure_persistence: Some(Box::new(file)),
         max_shrink_iters: 5_000,
         ..ProptestConfig::default()

@@ -66,7 +66,7 @@ fn a_mount_of_a_cluster_passes_pjdfstest_as_listed() {
     }
     let cluster = Cluster::get();
     let dir = cluster.directory("pjdfstest");
-    let mount = for_all_users(Spec::alluxio(&cluster, &dir.path)).start();
+    let mount = for_all_users(Spec::alluxio(&cluster, &dir.path)).long_point().start();
     let outcomes = run_pjdfstest(&mount);
     mount.unmount();
     check_list("alluxio", &outcomes);

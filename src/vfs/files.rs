@@ -71,14 +71,13 @@ impl Vfs {
         match self.fs.create(ctx, &path, &options) {
             Ok((_, mut writer)) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
                 // Nobody can write by this handle, so the file is complete as it is.
-                let entry = self.entry(parent, name, writer.commit(ctx)?)?;
+                let entry = self.made(parent, name, writer.commit(ctx)?)?;
                 self.opened_entry(entry, |ino| self.open_for_reading(ctx, ino, &path))
             }
             Ok((attr, writer)) => {
                 let (fs, commits) = (Arc::clone(&self.fs), Arc::clone(&self.commits));
                 let stream = WriteStream::started(fs, commits, path, attr.clone(), writer);
-                let mut entry = self.entry(parent, name, attr)?;
-                entry.attr_ttl = std::time::Duration::ZERO;
+                let entry = self.made(parent, name, attr)?;
                 self.opened_entry(entry, |ino| self.add_writer(ctx, ino, stream, flags, false))
             }
             // Somebody else was faster; without O_EXCL their file is as good.
@@ -111,6 +110,7 @@ impl Vfs {
         let path = self.path(ino)?;
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             if flags & libc::O_TRUNC != 0 {
+                self.check_readable(ino)?;
                 self.truncate(ctx, ino, None, 0)?;
             }
             return self.open_for_reading(ctx, ino, &path);
@@ -118,10 +118,12 @@ impl Vfs {
         self.open_for_writing(ctx, ino, path, flags)
     }
 
+    fn check_readable(&self, ino: Ino) -> Result<()> {
+        if self.stream(ino).is_some_and(|stream| stream.is_open()) { Err(busy()) } else { Ok(()) }
+    }
+
     fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath) -> Result<Opened> {
-        if self.stream(ino).is_some_and(|stream| stream.is_open()) {
-            return Err(busy());
-        }
+        self.check_readable(ino)?;
         let reader = self.fs.open(ctx, path)?;
         let attr = reader.attr();
         // Another client has replaced the file. At this answer the kernel looks its name up once more, and opens the
@@ -136,7 +138,8 @@ impl Vfs {
 
     fn open_for_writing(&self, ctx: &Ctx, ino: Ino, path: FsPath, flags: i32) -> Result<Opened> {
         let stream = match self.stream(ino) {
-            Some(stream) if stream.is_open() => stream,
+            // One that failed says so at the first write.
+            Some(stream) if stream.is_open() || stream.has_failed() => stream,
             // Still there, as the kernel may say late that the file is closed: that makes no difference.
             Some(stream) => {
                 check_writable(&stream.attr(), flags)?;

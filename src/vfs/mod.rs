@@ -167,10 +167,9 @@ impl Vfs {
 
     /// The path of `ino`, for messages.
     pub fn path_text(&self, ino: Ino) -> String {
-        match self.inodes.path(ino) {
-            Some(path) => path.to_string(),
-            None => format!("(removed, inode {})", ino.0),
-        }
+        // A file that failed has lost its name, and that is what the message is about.
+        let path = self.inodes.path(ino).or_else(|| Some(self.stream(ino)?.path()));
+        path.map_or_else(|| format!("(removed, inode {})", ino.0), |path| path.to_string())
     }
 
     /// Whether files and directories are refused from now on to be opened, with [`Fault::Busy`].

@@ -52,6 +52,9 @@ impl Vfs {
             return Ok(stream.attr());
         }
         let Some(path) = self.inodes.path(ino) else {
+            if self.is_lost(ino) {
+                return Err(Fault::Stale.into());
+            }
             // Removed, but open: what was known when it was opened still holds.
             return self.removed_attr(ino, fh).ok_or_else(|| FsError::new(Fault::Stale));
         };
@@ -66,6 +69,12 @@ impl Vfs {
             Err(error) if error.fault() == Fault::NotFound => self.removed_attr(ino, fh).ok_or(error),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether `ino` is a file that failed and went. It is not to be found by its name, which the kernel may still believe:
+    /// on [`Fault::Stale`] it looks again.
+    fn is_lost(&self, ino: Ino) -> bool {
+        self.inodes.path(ino).is_none() && self.stream(ino).is_some_and(|stream| stream.has_failed())
     }
 
     /// What is known of a file whose name is gone, from who has it open.
@@ -110,7 +119,13 @@ impl Vfs {
         let options = CreateOptions { mode: mode & PERMISSIONS, replace: false, beside: false };
         let (_, mut writer) = self.fs.create(ctx, &path, &options)?;
         let attr = writer.commit(ctx)?;
-        self.entry(parent, name, attr)
+        self.made(parent, name, attr)
+    }
+
+    /// The answer for a file that was just made and completed: the kernel is to ask again for its times, which the
+    /// writer knows only nearly.
+    pub(super) fn made(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        Ok(Entry { attr_ttl: Duration::ZERO, ..self.entry(parent, name, attr)? })
     }
 
     /// Makes a directory.
@@ -201,6 +216,9 @@ impl Vfs {
 
     /// truncate(2), or ftruncate(2) of `fh`.
     pub(super) fn truncate(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>, size: u64) -> Result<()> {
+        if fh.is_none() && self.is_lost(ino) {
+            return Err(Fault::Stale.into());
+        }
         if let Some(stream) = self.stream(ino) {
             let at_rest = fh.is_none() && !stream.is_open();
             stream.truncate(ctx, size)?;

@@ -74,6 +74,8 @@ struct State {
     /// A complete file is at `path` that must not be lost: new bytes are written beside it, and take its place when
     /// they are complete. Not so for the empty one that this stream has made itself.
     standing: bool,
+    /// Whether the writer follows when the file is renamed.
+    moves: bool,
     /// The processes that opened it.
     openers: SmallVec<[Process; 2]>,
     changed: Timestamp,
@@ -86,6 +88,7 @@ struct State {
 impl State {
     fn new(path: FsPath, attr: Attr, slot: Slot) -> Self {
         let complete = matches!(slot, Slot::Complete);
+        let moves = matches!(&slot, Slot::Idle(writer) if writer.can_move());
         Self {
             path,
             staged: None,
@@ -95,6 +98,7 @@ impl State {
             sparse: false,
             own: !complete,
             standing: complete,
+            moves,
             openers: SmallVec::new(),
             changed: attr.mtime,
             times: SetAttr::default(),
@@ -237,6 +241,11 @@ impl WriteStream {
     /// What a write at `offset` gets that cannot be done.
     pub(super) fn rewrite_error(&self, offset: u64) -> FsError {
         rewrite_error(&self.state.lock(), offset)
+    }
+
+    /// Whether no more can be written, for a reason that every write gets.
+    pub(super) fn has_failed(&self) -> bool {
+        self.state.lock().failed.is_some()
     }
 
     /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
@@ -405,6 +414,9 @@ impl WriteStream {
         let mut state = self.state.lock();
         if added > 0 || !matches!(start, Start::Before) {
             state.touch();
+        }
+        if let Slot::Idle(writer) = &next {
+            state.moves = writer.can_move();
         }
         let mut before = before;
         match start {
@@ -683,16 +695,13 @@ impl WriteStream {
     pub(super) fn settle(self: &Arc<Self>, ctx: &Ctx, from: &FsPath) -> Result<()> {
         let concerned = {
             let state = self.state.lock();
-            matches!(state.slot, Slot::Idle(_) | Slot::Lent) && state.target().starts_with(from)
+            let writing = matches!(state.slot, Slot::Idle(_) | Slot::Lent);
+            writing && !state.moves && state.target().starts_with(from)
         };
         if !concerned {
             return Ok(());
         }
-        let stays = match &self.wait_idle(ctx)?.slot {
-            Slot::Idle(writer) => !writer.can_move(),
-            Slot::Lent | Slot::Complete | Slot::Gone => false,
-        };
-        if stays { self.commit(ctx) } else { Ok(()) }
+        self.commit(ctx)
     }
 
     /// Where the file is.

@@ -34,6 +34,8 @@ pub(crate) struct Spec {
     /// The directory of `alluxio-site.properties`; none: an empty one.
     conf: Option<PathBuf>,
     options: Vec<String>,
+    /// Name of the mount point, in a directory of its own.
+    point: String,
     environment: Vec<(String, String)>,
     /// Who mounts, if not the user of the test.
     user: Option<Somebody>,
@@ -46,6 +48,7 @@ impl Spec {
             source: format!("file://{}", dir.display()),
             conf: None,
             options: Vec::new(),
+            point: "point".to_owned(),
             environment: Vec::new(),
             user: None,
         }
@@ -57,6 +60,7 @@ impl Spec {
             source: path.to_owned(),
             conf: Some(cluster.conf.clone()),
             options: Vec::new(),
+            point: "point".to_owned(),
             environment: Vec::new(),
             user: None,
         }
@@ -66,6 +70,11 @@ impl Spec {
     pub(crate) fn by(mut self, user: &Somebody) -> Spec {
         self.user = Some(user.clone());
         self
+    }
+
+    /// A mount point with a longer path than the under store has, so that what fits here fits there.
+    pub(crate) fn long_point(self) -> Spec {
+        Spec { point: "long-".repeat(40), ..self }
     }
 
     /// One more word of `-o`.
@@ -137,11 +146,11 @@ struct Place {
 impl Place {
     fn new(spec: &Spec) -> Place {
         let dir = tempfile::Builder::new().prefix("mount").tempdir().unwrap();
-        for name in ["point", "logs", "conf"] {
+        for name in [&*spec.point, "logs", "conf"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         if let Some(user) = &spec.user {
-            for name in ["point", "logs"] {
+            for name in [&*spec.point, "logs"] {
                 chown(dir.path().join(name), Some(user.uid), Some(user.gid)).unwrap();
             }
             // Others need not get to where the tests are built, and where the cluster is.
@@ -154,7 +163,7 @@ impl Place {
         let conf =
             spec.conf.clone().filter(|_| spec.user.is_none()).unwrap_or_else(|| dir.path().join("conf"));
         // As the kernel will say it.
-        let point = dir.path().join("point").canonicalize().unwrap();
+        let point = dir.path().join(&spec.point).canonicalize().unwrap();
         Place { dir: Some(dir), point, conf, environment: spec.environment.clone(), user: spec.user.clone() }
     }
 

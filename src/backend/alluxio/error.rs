@@ -130,6 +130,7 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
     match status.code() {
         // The number of a file that was there.
         Code::NotFound if rpc == Rpc::GetFilePath => Fault::Stale,
+        Code::NotFound | Code::Internal if rpc == Rpc::WriteBlock => by_text(rpc, status),
         Code::NotFound => Fault::NotFound,
         Code::AlreadyExists => Fault::Exists,
         Code::PermissionDenied if rpc == Rpc::SetAttribute => Fault::NotPermitted,
@@ -141,7 +142,6 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
         Code::DeadlineExceeded => Fault::TimedOut,
         Code::FailedPrecondition | Code::InvalidArgument | Code::Unknown => by_text(rpc, status),
         Code::Unavailable | Code::Cancelled | Code::Unimplemented => Fault::Unavailable,
-        Code::Internal if rpc == Rpc::WriteBlock => by_text(rpc, status),
         Code::Ok | Code::Aborted | Code::OutOfRange | Code::Internal | Code::DataLoss => Fault::Io,
     }
 }
@@ -164,6 +164,7 @@ fn by_text(rpc: Rpc, status: &Status) -> Fault {
                 Fault::NotEmpty
             }
         }
+        (Code::NotFound, _) => Fault::NotFound,
         // A block goes with its file.
         (Code::InvalidArgument, Rpc::GetBlockInfo) => Fault::Stale,
         (Code::InvalidArgument, Rpc::CompleteFile | Rpc::GetNewBlockIdForFile) => Fault::Io,
