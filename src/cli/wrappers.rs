@@ -14,9 +14,9 @@ use super::args::MountArgs;
 const HELPERS: [&str; 2] = ["mount.fuse.alluxio-fuse", "mount.alluxio-fuse"];
 
 /// Words of `/etc/fstab` that are for mount(8) and systemd alone.
-const FSTAB_WORDS: [&str; 11] = [
+const FSTAB_WORDS: [&str; 12] = [
     "_netdev", "auto", "defaults", "group", "noauto", "nofail", "nogroup", "noowner", "nouser", "owner",
-    "user",
+    "user", "users",
 ];
 
 /// Words of another command line.
@@ -149,9 +149,7 @@ impl Helper {
 
 fn without_fstab_words(list: &str) -> String {
     let for_mount = |word: &&str| {
-        !FSTAB_WORDS.contains(word)
-            && *word != "users"
-            && !["x-", "X-", "comment="].iter().any(|start| word.starts_with(start))
+        !FSTAB_WORDS.contains(word) && !["x-", "X-", "comment="].iter().any(|start| word.starts_with(start))
     };
     list.split(',').filter(for_mount).collect::<Vec<_>>().join(",")
 }

@@ -1,7 +1,7 @@
 //! Who uses a mount: the processes that have something below it open, as far as /proc shows them to this user. Asks
 //! the kernel for names only, never the mount, which may hang.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn mapped(dir: &Path) -> Vec<PathBuf> {
     let maps = std::fs::read(dir.join("maps")).unwrap_or_default();
     let path = |line: &[u8]| {
         let at = line.iter().position(|byte| *byte == b'/')?;
-        Some(PathBuf::from(OsString::from(std::ffi::OsStr::from_bytes(&line[at..]))))
+        Some(PathBuf::from(OsStr::from_bytes(&line[at..])))
     };
     maps.split(|byte| *byte == b'\n').filter_map(path).collect()
 }

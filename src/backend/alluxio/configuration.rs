@@ -47,7 +47,7 @@ pub struct ClusterConfiguration {
 
 /// Asks the primary of `options.masters`. Of the other options only those of connection and retry count.
 pub fn fetch_configuration(options: &AlluxioOptions) -> Result<ClusterConfiguration> {
-    let (bridge, master) = open(options)?;
+    let (bridge, master) = open(&Arc::new(options.clone()))?;
     ask(&Ctx::daemon(), &bridge, &master)
 }
 
@@ -61,11 +61,12 @@ pub(super) fn ask_hashes(ctx: &Ctx, bridge: &Bridge, master: &Master) -> Result<
     bridge.run(ctx, None, get_hashes(master))
 }
 
-fn open(options: &AlluxioOptions) -> Result<(Bridge, Master)> {
+/// For a few questions to the masters of `options`, without a file system.
+pub(super) fn open(options: &Arc<AlluxioOptions>) -> Result<(Bridge, Master)> {
     let bridge = Bridge::new()?;
     let master = {
         let _inside = bridge.handle().enter();
-        Master::new(Arc::new(options.clone()))?
+        Master::new(Arc::clone(options))?
     };
     Ok((bridge, master))
 }

@@ -149,7 +149,12 @@ impl Master {
     pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
         let primary = Primary::new(Arc::clone(&options))?;
         let paths = ArcSwap::from_pointee(options.paths.clone());
-        Ok(Self { primary, paths, journal: journal::open(&options), options })
+        Ok(Self { primary, paths, journal: None, options })
+    }
+
+    /// The same, for who writes files: they are noted in a journal while they are incomplete.
+    pub(super) fn with_journal(self) -> Self {
+        Self { journal: journal::open(&self.options), ..self }
     }
 
     /// The options for `path`, as of now.

@@ -196,7 +196,7 @@ impl Shared {
         let bridge = Bridge::new()?;
         let master = {
             let _inside = bridge.handle().enter();
-            Arc::new(Master::new(Arc::clone(&options))?)
+            Arc::new(Master::new(Arc::clone(&options))?.with_journal())
         };
         Ok(Self {
             workers: Workers::new(Arc::clone(&options), Arc::clone(&master)),

@@ -11,8 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::bridge::Bridge;
-use super::master::Master;
+use super::configuration;
 use super::options::AlluxioOptions;
 use super::options::HostPort;
 use super::workers::Workers;
@@ -58,13 +57,9 @@ pub struct Surveyed {
 /// Looks at the cluster of `options`. Fails if its primary master cannot be found or does not let this user in.
 pub fn survey(options: &AlluxioOptions) -> Result<Survey> {
     let options = Arc::new(options.clone());
-    let bridge = Bridge::new()?;
-    let (master, workers) = {
-        let _inside = bridge.handle().enter();
-        let master = Arc::new(Master::new(Arc::clone(&options))?);
-        let workers = Workers::new(Arc::clone(&options), Arc::clone(&master));
-        (master, workers)
-    };
+    let (bridge, master) = configuration::open(&options)?;
+    let master = Arc::new(master);
+    let workers = Workers::new(Arc::clone(&options), Arc::clone(&master));
     bridge.run(&Ctx::daemon(), None, async {
         let info = master.master_info().await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 
 use nix::fcntl::OFlag;
 use nix::fcntl::openat;
@@ -44,22 +42,24 @@ impl LocalWriter {
     pub(super) fn create(store: &Arc<Store>, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Self)> {
         let (dir, name) = store.place(path)?;
         let replaced = options.replace && exists(store, &dir, name)?;
-        let made = if replaced { temporary_name() } else { name.to_owned() };
+        // Only for the moment between making a file and putting it in the place of another.
+        let made = if replaced { path.beside()? } else { path.clone() };
+        let made_name = made.name().expect("it has a parent");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&dir, made.as_str(), flags, Mode::from_bits_truncate(0o600)).map_err(translate)?;
+        let file = openat(&dir, made_name, flags, Mode::from_bits_truncate(0o600)).map_err(translate)?;
         let stat = fstat(&file).map_err(translate)?;
         store.unfinished.lock().insert(stat.st_ino);
         // From here on, an error removes the file again.
         let mut writer = Self {
             store: Arc::clone(store),
             file: File::from(file),
-            path: path.parent().expect("it has a name").join(&made)?,
+            path: made.clone(),
             id: stat.st_ino,
             committed: false,
         };
         fchmod(&writer.file, Mode::from_bits_truncate(options.mode)).map_err(translate)?;
         if replaced {
-            renameat(&dir, made.as_str(), &dir, name).map_err(translate)?;
+            renameat(&dir, made_name, &dir, name).map_err(translate)?;
             writer.path = path.clone();
         }
         let attr = writer.attr()?;
@@ -88,12 +88,6 @@ fn exists(store: &Store, dir: impl AsFd, name: &str) -> Result<bool> {
         Err(error) if error.fault() == Fault::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// A name for the moment between making a file and putting it in the place of another.
-fn temporary_name() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!(".alluxio-fuse.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl FileWriter for LocalWriter {
