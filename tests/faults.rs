@@ -288,6 +288,24 @@ fn a_full_worker_and_a_full_under_store_are_enospc_and_leave_nothing() {
 }
 
 #[test]
+fn a_file_that_the_under_store_has_lost_is_gone_once_it_was_read() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("lost");
+    let mount = impatient(&cluster, &dir).property("alluxio.user.file.writetype.default", "THROUGH").start();
+    let (lost, other) = (mount.path().join("lost"), mount.path().join("other"));
+    content::write_file(&lost, 5, SIZE).unwrap();
+    content::write_file(&other, 6, SIZE).unwrap();
+    std::fs::remove_file(cluster.under_store().join(format!("{}/lost", dir.path.trim_start_matches('/'))))
+        .unwrap();
+
+    fail_in_bounded_time(Command::new("cat").arg(&lost), &mount);
+    assert!(!lost.exists(), "still there");
+    content::check_file(&other, 6, SIZE).unwrap();
+    mount.unmount();
+}
+
+#[test]
 fn a_failure_is_logged_once_with_all_that_it_takes_to_find_its_cause() {
     let _one = one_at_a_time();
     let cluster = Cluster::get();

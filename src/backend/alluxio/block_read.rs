@@ -305,6 +305,9 @@ impl Blocks {
             {
                 return Err(Lost::to(failure.clone()));
             }
+            if result.is_err() {
+                self.compare_with_ufs(&known.place).await;
+            }
             if !Arc::ptr_eq(&known, &self.whereabouts(copy).await.map_err(Lost::for_good)?) {
                 continue;
             }
@@ -318,6 +321,15 @@ impl Blocks {
         }
         let detail = format!("{} moves while it is being read", self.path);
         Err(Lost::for_good(FsError::because(Fault::Io, detail)))
+    }
+
+    /// The under file system may have lost what the master has at `place`: lets it see that, so that the file is gone
+    /// rather than there and unreadable for ever. A worker that gives up a write makes such files: it completes the copy
+    /// in the under file system and then removes it, and whoever looks in between has the master take it for a file.
+    async fn compare_with_ufs(&self, place: &FsPath) {
+        if let Err(error) = self.shared.master.synced_status(place).await {
+            log::debug!("{place}: {error}");
+        }
     }
 
     /// Where the under file system has the file now: `copy`, brought up to date if the file was moved.

@@ -206,6 +206,16 @@ impl Master {
         self.status(path, options).await
     }
 
+    /// What is at `path` once the master has compared it with the under file system.
+    pub(super) async fn synced_status(&self, path: &FsPath) -> Result<FileInfo> {
+        let options = self.at(path).status(false);
+        let common = FileSystemMasterCommonPOptions {
+            sync_interval_ms: Some(0),
+            ..options.common_options.unwrap_or_default()
+        };
+        self.status(path, GetStatusPOptions { common_options: Some(common), ..options }).await
+    }
+
     async fn status(&self, path: &FsPath, options: GetStatusPOptions) -> Result<FileInfo> {
         let message = GetStatusPRequest { path: text(path), options: Some(options) };
         let answer = self
