@@ -157,6 +157,13 @@ keys! { LOCAL, Local;
     LOCALITY_NODE: Kind::Text, "alluxio.locality.node" = unset;
     /// This machine's rack.
     LOCALITY_RACK: Kind::Text, "alluxio.locality.rack" = unset;
+    /// Idle time before a worker connection is probed; negative for never, Alluxio's own default.
+    USER_STREAMING_KEEPALIVE: Kind::Timeout, "alluxio.user.network.streaming.keepalive.time" = "${alluxio.user.network.rpc.keepalive.time}"
+        was "alluxio.user.network.keepalive.time";
+    /// Longest wait for the answer to that probe.
+    USER_STREAMING_KEEPALIVE_TIMEOUT: Kind::Duration, "alluxio.user.network.streaming.keepalive.timeout" = "30sec"
+        was "alluxio.user.network.keepalive.timeout";
+
     /// Takes the cluster's settings as defaults.
     USER_CLUSTER_DEFAULTS: Kind::Flag, "alluxio.user.conf.cluster.default.enabled" = "true";
 }
@@ -206,8 +213,6 @@ keys! { CLIENT, Client;
     USER_PERSISTENCE_WAIT: Kind::Timeout, "alluxio.user.file.persistence.initial.wait.time" = "0";
     /// Persists a file when it is renamed.
     USER_PERSIST_ON_RENAME: Kind::Flag, "alluxio.user.file.persist.on.rename" = "false";
-    /// Space reserved at the worker for a block that is written.
-    USER_RESERVED_BYTES: Kind::Bytes, "alluxio.user.file.reserved.bytes" = "${alluxio.user.block.size.bytes.default}";
     /// Size of one step of a short-circuit write.
     USER_LOCAL_WRITER_CHUNK: Kind::Bytes, "alluxio.user.local.writer.chunk.size.bytes" = "64KB";
     /// Size of one message of a write stream.
@@ -286,6 +291,8 @@ keys! { CLIENT, Client;
     USER_SYNC_INTERVAL: Kind::Timeout, "alluxio.user.file.metadata.sync.interval" = "-1";
     /// When the master loads metadata from the storage below.
     USER_LOAD_TYPE: LOAD_TYPES, "alluxio.user.file.metadata.load.type" = "ONCE";
+    /// Regular expression: paths that it matches as a whole are read and written below, past all caches.
+    USER_DIRECT_ACCESS: Kind::Text, "alluxio.user.file.direct.access" = unset;
     /// Deletes without asking the storage below whether it is in step.
     USER_DELETE_UNCHECKED: Kind::Flag, "alluxio.user.file.delete.unchecked" = "false";
     /// Sends ids with changes, so that a repeated one is done once.

@@ -71,7 +71,7 @@ fn cluster_defaults_beat_built_in_ones_only() {
     let given = [
         ("alluxio.user.file.writetype.default", "THROUGH"),
         ("alluxio.user.file.readtype.default", "CACHE_PROMOTE"),
-        ("alluxio.user.block.size.bytes.default", "8MB"),
+        ("alluxio.user.network.rpc.keepalive.time", "45sec"),
         ("alluxio.user.rpc.retry.max.duration", "soon"),
         ("alluxio.fuse.mount.point", "/elsewhere"),
         ("alluxio.master.web.port", "19999"),
@@ -83,7 +83,8 @@ fn cluster_defaults_beat_built_in_ones_only() {
     assert_eq!(config.source(&keys::USER_WRITE_TYPE), Source::ClusterDefault);
     assert!(!config.is_set_by_user(&keys::USER_WRITE_TYPE));
     assert_eq!(config.text(&keys::USER_READ_TYPE), "NO_CACHE");
-    assert_eq!(config.bytes(&keys::USER_RESERVED_BYTES), 8 << 20, "a reference sees the new value");
+    let streaming = config.optional_duration(&keys::USER_STREAMING_KEEPALIVE);
+    assert_eq!(streaming, Some(Duration::from_secs(45)), "a reference sees the new value");
     assert_eq!(config.duration(&keys::USER_RPC_RETRY_DURATION), Duration::from_secs(120));
     assert_eq!(config.text(&keys::FUSE_MOUNT_POINT), "/mnt/alluxio-fuse", "a local matter");
     let notes = config.take_notes();

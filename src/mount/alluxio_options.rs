@@ -15,6 +15,7 @@ use crate::backend::alluxio::LocationPolicy;
 use crate::backend::alluxio::MetadataLoad;
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::alluxio::PathOptions;
+use crate::backend::alluxio::PathTable;
 use crate::backend::alluxio::ReadType;
 use crate::backend::alluxio::RetryTimes;
 use crate::backend::alluxio::SyncInterval;
@@ -36,7 +37,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
     Ok(AlluxioOptions {
         masters: masters(config)?,
         root: root.clone(),
-        paths: path_options(config).into(),
+        paths: path_table(config, Vec::new())?,
 
         authentication: authentication(config),
         user: config.login_user().to_owned(),
@@ -84,16 +85,18 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
             total: config.duration(&keys::USER_BLOCK_RETRY_DURATION),
         },
         write_init_retry,
+        logging_threshold: config.duration(&keys::USER_LOGGING_THRESHOLD),
         polling_timeout: config.duration(&keys::USER_MASTER_POLLING_TIMEOUT),
 
         streaming_connections_max: count(config, &keys::USER_STREAMING_CONNECTIONS),
         rpc_window: config.bytes(&keys::USER_RPC_WINDOW),
         streaming_window: config.bytes(&keys::USER_STREAMING_WINDOW),
-        max_message: config
-            .bytes(&keys::USER_RPC_MESSAGE_MAX)
-            .max(config.bytes(&keys::USER_STREAMING_MESSAGE_MAX)),
+        rpc_message_max: config.bytes(&keys::USER_RPC_MESSAGE_MAX),
+        streaming_message_max: config.bytes(&keys::USER_STREAMING_MESSAGE_MAX),
         keepalive: config.duration(&keys::USER_RPC_KEEPALIVE),
         keepalive_timeout: config.duration(&keys::USER_RPC_KEEPALIVE_TIMEOUT),
+        streaming_keepalive: config.optional_duration(&keys::USER_STREAMING_KEEPALIVE),
+        streaming_keepalive_timeout: config.duration(&keys::USER_STREAMING_KEEPALIVE_TIMEOUT),
 
         ..AlluxioOptions::default()
     })
@@ -140,6 +143,15 @@ fn masters(config: &Config) -> Result<Vec<HostPort>, Failure> {
 /// An address of version 6 as it stands in front of a port.
 fn in_brackets(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// The options of each path: as `config` has them, but for those of `below`.
+pub(super) fn path_table(config: &Config, below: Vec<(FsPath, PathOptions)>) -> Result<PathTable, Failure> {
+    let key = &keys::USER_DIRECT_ACCESS;
+    let pattern = config.optional_text(key);
+    PathTable::new(path_options(config), below).with_direct(pattern).map_err(|err| {
+        refuse(config, key, pattern.unwrap_or_default(), &format!("not a regular expression: {err}"))
+    })
 }
 
 /// What may differ from path to path, as `config` has it.
@@ -363,6 +375,7 @@ mod tests {
         // The backend by itself knows no directory of this user.
         assert!(built.journal_dir.take().is_some());
         built.keepalive = built.keepalive.max(own.keepalive);
+        built.streaming_keepalive = built.streaming_keepalive.max(own.streaming_keepalive);
         assert_eq!(format!("{built:#?}"), format!("{own:#?}"));
     }
 

@@ -79,7 +79,7 @@ fn path_table(config: &Config, cluster: &ClusterConfiguration) -> Result<PathTab
         }
         below.push((FsPath::parse(path)?, alluxio_options::path_options(&at)));
     }
-    Ok(PathTable::new(alluxio_options::path_options(config), below))
+    alluxio_options::path_table(config, below)
 }
 
 /// What was seen of the cluster's settings.

@@ -454,6 +454,10 @@ fn warn_without_effect(config: &Config) {
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
     }
+    let impersonation = config.text(&keys::SECURITY_IMPERSONATION);
+    if !["", "_HDFS_USER_", "_NONE_"].contains(&impersonation) {
+        log::warn!("Impersonation ignored. Invalid configuration: {impersonation}");
+    }
 }
 
 /// Says so if permissions are checked for nobody but the user of the mount.

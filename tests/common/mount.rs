@@ -66,6 +66,11 @@ impl Spec {
         }
     }
 
+    /// Another path of Alluxio, or URI, than it was made with.
+    pub(crate) fn source(self, source: &str) -> Spec {
+        Spec { source: source.to_owned(), ..self }
+    }
+
     /// Mounted by `user`, in the foreground.
     pub(crate) fn by(mut self, user: &Somebody) -> Spec {
         self.user = Some(user.clone());

@@ -469,8 +469,11 @@ impl Blocks {
         let failed = |status: &tonic::Status| failure(Rpc::ReadBlock, &block, server.name(), status);
         // The server takes the end of the requests for a cancellation, so the sender outlives the last byte.
         let (requests, receiver) = mpsc::channel(1);
+        server.sends(Rpc::ReadBlock, &request);
         requests.try_send(request).expect("the queue is empty and its receiver is here");
-        let mut client = BlockWorkerClient::new(server.channel());
+        let mut client = BlockWorkerClient::new(server.channel()).max_decoding_message_size(
+            usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
+        );
         self.shared.data.traffic.streams.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
         let late =
@@ -563,6 +566,7 @@ impl Blocks {
 async fn cache(server: &Server, request: CacheRequest) -> Result<(), Failure> {
     let id = server.ready().await?;
     let block = request.block_id();
+    server.sends(Rpc::Cache, &request);
     let result = BlockWorkerClient::new(server.channel()).cache(id.sign(request)).await;
     result.map(drop).map_err(|status| failure(Rpc::Cache, &block, server.name(), &status))
 }

@@ -286,6 +286,7 @@ impl Writing {
         let server = self.shared.connections.worker(worker)?;
         let subject = Subject { rpc: Rpc::WriteBlock, block_id: self.block_id() };
         let first = command_request(self.command(reserve));
+        server.sends(subject.rpc, &first);
         let upload = Upload::open(&self.shared, &server, subject, first, QUEUE).await?;
         Ok(Stream::Remote(upload))
     }
@@ -378,6 +379,7 @@ impl Local {
             cleanup_on_failure: Some(true),
             ..CreateLocalBlockRequest::default()
         };
+        server.sends(subject.rpc, &request);
         let mut upload: Upload<_, CreateLocalBlockResponse> =
             Upload::open(shared, &server, subject, request, 1).await?;
         let path = upload.answer(shared.options.data_write_timeout).await?.path.unwrap_or_default();

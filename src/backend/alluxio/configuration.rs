@@ -78,6 +78,7 @@ async fn get_configuration(master: &Master) -> Result<GetConfigurationPResponse>
             let mut client = MetaMasterConfigurationServiceClient::new(server.channel())
                 .max_decoding_message_size(master.message_max());
             let message = GetConfigurationPOptions { raw_value: Some(true), ..Default::default() };
+            server.sends(Rpc::GetConfiguration, &message);
             let call = client.get_configuration(Request::new(message));
             match within(master.rpc_timeout(), call).await {
                 Ok(answer) => Ok(answer.into_inner()),
@@ -98,6 +99,7 @@ async fn get_hashes(master: &Master) -> Result<(String, String)> {
         .repeat(|| async {
             let server = master.primary().server().await?;
             let mut client = MetaMasterConfigurationServiceClient::new(server.channel());
+            server.sends(Rpc::GetConfigHash, &"");
             let call = client.get_config_hash(Request::new(GetConfigHashPOptions {}));
             match within(master.rpc_timeout(), call).await {
                 Ok(answer) => {

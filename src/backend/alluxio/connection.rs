@@ -5,6 +5,7 @@
 //! afresh. An id is never used a second time: the server would take that for an attack on the first use.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process;
@@ -155,6 +156,11 @@ impl Server {
         self.channel.clone()
     }
 
+    /// What is about to be sent, for the log of a mount that is to say so.
+    pub(super) fn sends(&self, rpc: Rpc, message: &impl fmt::Debug) {
+        log::debug!("{} is sent {rpc:?} {message:?}", self.name);
+    }
+
     /// The channel id to sign requests with. Authenticates if that has not been done since the last break.
     pub(super) async fn ready(&self) -> Result<ChannelId, Failure> {
         let Some(user) = &self.user else {
@@ -274,15 +280,21 @@ fn endpoint(
         Use::Calls => options.rpc_window,
         Use::Streams => options.streaming_window,
     };
+    let (keepalive, keepalive_timeout) = match purpose {
+        Use::Calls => (Some(options.keepalive), options.keepalive_timeout),
+        Use::Streams => (options.streaming_keepalive, options.streaming_keepalive_timeout),
+    };
     let endpoint = Endpoint::from_shared(uri)?
         .user_agent(concat!("alluxio-fuse/", env!("CARGO_PKG_VERSION")))?
         .connect_timeout(options.connect_timeout)
         .initial_stream_window_size(u32::try_from(window).unwrap_or(CONNECTION_WINDOW).min(CONNECTION_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(options.keepalive.max(KEEPALIVE_MIN))
-        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_timeout(keepalive_timeout)
         .tcp_nodelay(true);
-    Ok(endpoint)
+    Ok(match keepalive {
+        Some(interval) => endpoint.http2_keep_alive_interval(interval.max(KEEPALIVE_MIN)),
+        None => endpoint,
+    })
 }
 
 /// The connections to workers, made when they are first needed.

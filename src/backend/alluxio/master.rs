@@ -7,10 +7,12 @@
 //!
 //! Paths are those in Alluxio, below whatever is the root of the mount.
 
+use std::fmt::Debug;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -566,7 +568,7 @@ impl Master {
 
     /// Far more than tonic's default of 4 MiB: a file of many blocks has a long entry, and a listing many entries.
     pub(super) fn message_max(&self) -> usize {
-        usize::try_from(self.options.max_message).unwrap_or(usize::MAX)
+        usize::try_from(self.options.rpc_message_max).unwrap_or(usize::MAX)
     }
 
     /// A call as often as the retry properties allow.
@@ -578,7 +580,7 @@ impl Master {
         send: F,
     ) -> Result<R>
     where
-        M: Clone,
+        M: Clone + Debug,
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
@@ -631,6 +633,7 @@ impl Master {
         send: &F,
     ) -> Result<R, Failure>
     where
+        M: Debug,
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
@@ -642,7 +645,11 @@ impl Master {
                 return Err(failure);
             }
         };
-        let status = match within(self.options.rpc_timeout, send(server.channel(), id.sign(message))).await {
+        server.sends(rpc, &message);
+        let begun = Instant::now();
+        let result = within(self.options.rpc_timeout, send(server.channel(), id.sign(message))).await;
+        self.note_time(rpc, subject, server.name(), begun.elapsed(), result.as_ref().err());
+        let status = match result {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => status,
         };
@@ -658,6 +665,29 @@ impl Master {
             Class::Final => {}
         }
         Err(failure)
+    }
+
+    /// A warning if a call took long, in the words of Alluxio's client.
+    fn note_time(
+        &self,
+        rpc: Rpc,
+        subject: &impl Display,
+        server: &str,
+        time: Duration,
+        failure: Option<&Status>,
+    ) {
+        let (limit, ms) = (self.options.logging_threshold, time.as_millis());
+        if time < limit {
+            return;
+        }
+        let limit = limit.as_millis();
+        match failure {
+            None => log::warn!("{rpc:?}({subject}) returned by {server} in {ms} ms (>={limit} ms)"),
+            Some(status) => log::warn!(
+                "{rpc:?}({subject}) exits with exception [{}] by {server} in {ms} ms (>={limit} ms)",
+                status.message()
+            ),
+        }
     }
 
     fn changing(&self, path: &FsPath) -> FileSystemMasterCommonPOptions {

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regex::Regex;
+
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
@@ -252,6 +254,8 @@ pub struct AlluxioOptions {
     pub write_init_retry: RetryTimes,
     /// Longest wait for one answer of a master that keeps its connection alive. Alluxio's client has no such bound.
     pub rpc_timeout: Duration,
+    /// `alluxio.user.logging.threshold`: calls to a master that take as long are logged as warnings.
+    pub logging_threshold: Duration,
     /// `alluxio.user.master.polling.timeout`: for one master's answer whether it is the primary.
     pub polling_timeout: Duration,
     /// Longest wait for a TCP connection.
@@ -264,12 +268,18 @@ pub struct AlluxioOptions {
     /// `alluxio.user.network.streaming.flowcontrol.window`.
     pub streaming_window: u64,
     /// `alluxio.user.network.rpc.max.inbound.message.size`.
-    pub max_message: u64,
+    pub rpc_message_max: u64,
+    /// `alluxio.user.network.streaming.max.inbound.message.size`.
+    pub streaming_message_max: u64,
     /// `alluxio.user.network.rpc.keepalive.time`. Servers end connections that ping more often than every 30 s, so
     /// less than 35 s is taken for 35 s.
     pub keepalive: Duration,
     /// `alluxio.user.network.rpc.keepalive.timeout`.
     pub keepalive_timeout: Duration,
+    /// `alluxio.user.network.streaming.keepalive.time`, with the same bound; `None` for never.
+    pub streaming_keepalive: Option<Duration>,
+    /// `alluxio.user.network.streaming.keepalive.timeout`.
+    pub streaming_keepalive_timeout: Duration,
 }
 
 /// What may differ from path to path, and be changed while the mount serves. Files that are open go on with what was
@@ -309,26 +319,58 @@ pub struct PathOptions {
 }
 
 /// The options of each path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PathTable {
     /// Where nothing else is said.
-    base: Arc<PathOptions>,
+    base: Choice,
     /// For everything at and below a path, the longest paths first.
-    below: Vec<(FsPath, Arc<PathOptions>)>,
+    below: Vec<(FsPath, Choice)>,
+    /// Which paths are accessed directly.
+    direct: Option<Regex>,
+}
+
+/// The options of one place.
+#[derive(Clone, Debug)]
+struct Choice {
+    usual: Arc<PathOptions>,
+    direct: Arc<PathOptions>,
+}
+
+impl From<PathOptions> for Choice {
+    fn from(options: PathOptions) -> Self {
+        let direct = Arc::new(PathOptions {
+            sync_interval: Some(SyncInterval::AtMost(Duration::ZERO)),
+            read_type: ReadType::NoCache,
+            write_type: WriteType::Through,
+            ..options
+        });
+        Self { usual: Arc::new(options), direct }
+    }
 }
 
 impl PathTable {
     /// `base` everywhere but at and below the paths of `below`.
     pub fn new(base: PathOptions, below: Vec<(FsPath, PathOptions)>) -> Self {
-        let mut below: Vec<_> = below.into_iter().map(|(path, options)| (path, Arc::new(options))).collect();
-        below.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().len()));
-        Self { base: Arc::new(base), below }
+        let mut below: Vec<_> = below.into_iter().map(|(path, options)| (path, options.into())).collect();
+        below.sort_by_key(|(path, _): &(FsPath, Choice)| std::cmp::Reverse(path.as_str().len()));
+        Self { base: base.into(), below, direct: None }
+    }
+
+    /// The same, but the under file system is accessed directly for paths all of whose text `pattern` matches: nothing
+    /// is cached or left for later, and the master looks at it again each time. `alluxio.user.file.direct.access`.
+    pub fn with_direct(self, pattern: Option<&str>) -> Result<Self, regex::Error> {
+        let direct = pattern.map(|pattern| Regex::new(&format!("^(?s:{pattern})$"))).transpose()?;
+        Ok(Self { direct, ..self })
     }
 
     /// Those of `path`, a path in Alluxio.
     pub fn at(&self, path: &FsPath) -> &Arc<PathOptions> {
         let found = self.below.iter().find(|(above, _)| path.starts_with(above));
-        found.map_or(&self.base, |(_, options)| options)
+        let choice = found.map_or(&self.base, |(_, choice)| choice);
+        match &self.direct {
+            Some(pattern) if pattern.is_match(path.as_str()) => &choice.direct,
+            _ => &choice.usual,
+        }
     }
 }
 
@@ -470,15 +512,19 @@ impl Default for AlluxioOptions {
                 total: Duration::from_secs(2 * 60),
             },
             rpc_timeout: Duration::from_secs(10 * 60),
+            logging_threshold: Duration::from_secs(10),
             polling_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
 
             streaming_connections_max: 64,
             rpc_window: 2 * MIB,
             streaming_window: 2 * MIB,
-            max_message: 100 * MIB,
+            rpc_message_max: 100 * MIB,
+            streaming_message_max: 100 * MIB,
             keepalive: Duration::from_secs(35),
             keepalive_timeout: Duration::from_secs(30),
+            streaming_keepalive: Some(Duration::from_secs(35)),
+            streaming_keepalive_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -505,6 +551,28 @@ mod tests {
         {
             assert_eq!(table.at(&path(place)).block_size, block_size, "{place}");
         }
+    }
+
+    #[test]
+    fn a_path_that_the_pattern_matches_as_a_whole_is_accessed_directly() {
+        let path = |text| FsPath::parse(text).unwrap();
+        let cached = PathOptions { write_type: WriteType::MustCache, ..PathOptions::default() };
+        let table = PathTable::new(PathOptions::default(), vec![(path("/a"), cached)]);
+        let table = table.with_direct(Some("/a/x.*|/b")).unwrap();
+        for (place, write_type) in [
+            ("/a/xy/z", WriteType::Through),
+            ("/b", WriteType::Through),
+            ("/a/y", WriteType::MustCache),
+            ("/b/c", WriteType::AsyncThrough),
+            ("/c/b", WriteType::AsyncThrough),
+        ] {
+            let found = table.at(&path(place));
+            let direct = write_type == WriteType::Through;
+            assert_eq!(found.write_type, write_type, "{place}");
+            assert_eq!(found.read_type == ReadType::NoCache, direct, "{place}");
+            assert_eq!(found.sync_interval == Some(SyncInterval::AtMost(Duration::ZERO)), direct, "{place}");
+        }
+        assert!(table.with_direct(Some("/(a")).is_err());
     }
 
     #[test]
