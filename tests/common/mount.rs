@@ -262,6 +262,11 @@ impl Mount {
         format!("{}\n{}", tail(&self.place.output(), 40), tail(&self.place.logs().join("fuse.log"), 80))
     }
 
+    /// All that the daemon printed.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.place.output()).unwrap_or_default()).into_owned()
+    }
+
     /// The lines of the log that contain `text`.
     pub(crate) fn logged(&self, text: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.place.logs().join("fuse.log")).unwrap_or_default();
