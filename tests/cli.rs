@@ -819,6 +819,23 @@ fn open_files_are_waited_for_as_long_as_the_property_says() {
 }
 
 #[test]
+fn a_mount_whose_files_stay_open_serves_on_when_the_time_is_over() {
+    let place = Place::new();
+    place.mount(&["-o", "alluxio.fuse.umount.timeout=200ms"]);
+    let pid = place.pid();
+    let mut open = fs::File::create(place.path("mnt/file")).unwrap();
+    let done = place.run(&["unmount", "-w", "2", &place.text("mnt")]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    wait_for("opens are taken again", || fs::read_dir(place.path("mnt")).is_ok());
+    fs::write(place.path("mnt/other"), "made afterwards").unwrap();
+    open.write_all(b"as ever").unwrap();
+    drop(open);
+    assert_eq!(fs::read_to_string(place.path("store/file")).unwrap(), "as ever");
+    assert_eq!(place.run(&["unmount", &place.text("mnt")]).code, Some(0));
+    assert!(!is_running(pid) && !place.is_mounted());
+}
+
+#[test]
 fn a_second_signal_does_not_wait_for_open_files() {
     let place = Place::new();
     fs::write(place.path("store/file"), "data").unwrap();

@@ -6,6 +6,9 @@
 
 mod common;
 
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -242,6 +245,77 @@ fn while_the_master_hangs_an_interrupt_ends_a_stat_and_unmount_by_force_the_moun
     let status = process::status_within(&mut waiting, BOUND).expect("the cat outlives the mount");
     assert!(!status.success(), "{status}");
     drop(hung);
+}
+
+/// A file is read and another one written, a little at a time, while `unmount` is called: what came of the write.
+fn unmounted_meanwhile(mount: Mount, old: &Path, new: &Path) -> std::io::Result<()> {
+    let (started, both) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let reader = {
+            let started = started.clone();
+            scope.spawn(move || {
+                let mut file = File::open(old)?;
+                let mut piece = vec![0; 50_000];
+                for offset in (0..SIZE).step_by(piece.len()) {
+                    file.read_exact(&mut piece[..50_000.min((SIZE - offset) as usize)])?;
+                    drop(started.send(()));
+                }
+                std::io::Result::Ok(())
+            })
+        };
+        let writer = scope.spawn(move || {
+            let mut file = File::create_new(new)?;
+            let mut bytes = vec![0; SIZE as usize];
+            content::fill(8, 0, &mut bytes);
+            for piece in bytes.chunks(50_000) {
+                file.write_all(piece)?;
+                drop(started.send(()));
+            }
+            // Where another program would lose the error of its close.
+            nix::unistd::close(file).map_err(Into::into)
+        });
+        both.recv().unwrap();
+        both.recv().unwrap();
+        mount.unmount();
+        // One that was cut off fails, and does not hang.
+        drop(reader.join().unwrap());
+        writer.join().unwrap()
+    })
+}
+
+#[test]
+fn an_unmount_while_files_are_read_and_written_waits_for_them_or_leaves_no_part_of_one() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    for timeout in ["60sec", "0"] {
+        let dir = cluster.directory("unmounted");
+        let spec = impatient(&cluster, &dir).property("alluxio.fuse.umount.timeout", timeout);
+        let mount = spec.start();
+        let (old, new) = (mount.path().join("old"), mount.path().join("new"));
+        content::write_file(&old, 7, SIZE).unwrap();
+        let written = unmounted_meanwhile(mount, &old, &new);
+        assert!(timeout == "0" || written.is_ok(), "{written:?}");
+        let mount = spec.start();
+        content::check_file(&mount.path().join("old"), 7, SIZE).unwrap();
+        let new = mount.path().join("new");
+        match written {
+            Ok(()) => content::check_file(&new, 8, SIZE).unwrap(),
+            Err(_) => wait_until("the part is gone", BOUND, || !new.exists()),
+        }
+        mount.unmount();
+    }
+}
+
+#[test]
+fn without_a_master_a_mount_goes_as_always() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("deserted");
+    let mount = patient(&cluster, &dir).start();
+    content::write_file(&mount.path().join("file"), 9, SIZE).unwrap();
+    let down = cluster.kill("master");
+    mount.unmount();
+    down.run();
 }
 
 #[test]
