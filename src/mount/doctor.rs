@@ -11,7 +11,6 @@ use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::statvfs::statvfs;
 
-use super::Failure;
 use super::add_cluster_defaults;
 use super::alluxio_options;
 use super::fuse_conf;
@@ -312,9 +311,9 @@ fn cluster(config: &mut Config) -> Vec<Finding> {
         Ok(survey) => {
             let mut findings = found(&survey, &options);
             // Not asked for before the master is known to answer: that would be waited for as long as a mount does.
-            if let Err(Failure { .. }) = add_cluster_defaults(config) {
+            if let Err(failure) = add_cluster_defaults(config) {
                 let cure = "look at the log of the master";
-                findings.push(Finding::warning("cluster settings", "cannot be loaded", cure));
+                findings.push(Finding::warning("cluster settings", failure.to_string(), cure));
             }
             findings
         }
