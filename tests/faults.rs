@@ -20,7 +20,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 
 use common::cluster::Cluster;
 use common::cluster::Down;
@@ -28,6 +27,7 @@ use common::cluster::OwnCluster;
 use common::cluster::RemoteDir;
 use common::cluster::Suspended;
 use common::content;
+use common::disk::SmallDisk;
 use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
@@ -258,7 +258,7 @@ fn unmounted_meanwhile(mount: Mount, old: &Path, new: &Path) -> std::io::Result<
                 let mut piece = vec![0; 50_000];
                 for offset in (0..SIZE).step_by(piece.len()) {
                     file.read_exact(&mut piece[..50_000.min((SIZE - offset) as usize)])?;
-                    drop(started.send(()));
+                    let _ = started.send(());
                 }
                 std::io::Result::Ok(())
             })
@@ -269,7 +269,7 @@ fn unmounted_meanwhile(mount: Mount, old: &Path, new: &Path) -> std::io::Result<
             content::fill(8, 0, &mut bytes);
             for piece in bytes.chunks(50_000) {
                 file.write_all(piece)?;
-                drop(started.send(()));
+                let _ = started.send(());
             }
             // Where another program would lose the error of its close.
             nix::unistd::close(file).map_err(Into::into)
@@ -321,7 +321,7 @@ fn without_a_master_a_mount_goes_as_always() {
 #[test]
 fn a_full_worker_and_a_full_under_store_are_enospc_and_leave_nothing() {
     let _one = one_at_a_time();
-    let store = SmallStore::new(24);
+    let store = SmallDisk::new(24);
     let root = format!("alluxio.master.mount.table.root.ufs={}", store.path().display());
     let own = OwnCluster::start(&["--workers", "1", "--ram", "48MB", "-D", &root]);
     let write = |mount: &Mount, name: &str, megabytes: u32| {
@@ -406,40 +406,13 @@ fn a_failure_is_logged_once_with_all_that_it_takes_to_find_its_cause() {
     assert_eq!(writes.len(), 1, "{writes:#?}");
     assert!(writes[0].contains("ERROR") && writes[0].contains("(cp, pid "), "{}", writes[0]);
 
-    assert!(std::fs::File::options().append(true).open(&file).is_err());
+    assert!(File::options().append(true).open(&file).is_err());
     let refused = mount.logged("append");
     assert_eq!(refused.len(), 1, "{refused:#?}");
     assert!(refused[0].contains("WARN") && refused[0].contains("Failed to open /file: not supported"));
     assert!(std::fs::metadata(mount.path().join("absent")).is_err());
     assert!(mount.logged("absent").is_empty(), "what is not there is no failure");
     mount.unmount();
-}
-
-/// A small file system of its own.
-struct SmallStore {
-    dir: TempDir,
-}
-
-impl SmallStore {
-    fn new(megabytes: u32) -> SmallStore {
-        let dir = tempfile::tempdir().unwrap();
-        let options = format!("size={megabytes}m,mode=700");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path());
-        process::succeed(&mut command, BOUND);
-        SmallStore { dir }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-}
-
-impl Drop for SmallStore {
-    fn drop(&mut self) {
-        let done = Command::new("umount").arg("-l").arg(self.path()).status();
-        eprintln!("the small store is unmounted: {done:?}");
-    }
 }
 
 /// Leaves a server that does not answer soon.

@@ -29,6 +29,8 @@ pub(super) enum Command {
     ///
     /// Each variable ALLUXIO_<NAME> stands for the property alluxio.<name>, as in Alluxio's own image.
     Fuse(FuseArgs),
+    /// Bring files into the data cache of a mount, or look how much of them is there
+    Preload(PreloadArgs),
     /// Print a script that completes this command's words in a shell
     Completions {
         /// The shell
@@ -83,6 +85,30 @@ pub(super) struct DoctorArgs {
     /// Where somebody wants to mount
     #[arg(value_name = "MOUNT_POINT")]
     pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PreloadArgs {
+    /// Only say how much of the files is in the cache
+    #[arg(long, conflicts_with = "evict")]
+    pub(super) check: bool,
+
+    /// Drop the files from the cache
+    #[arg(long)]
+    pub(super) evict: bool,
+
+    /// Files read at a time
+    #[arg(short = 'j', long, value_name = "COUNT", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: u16,
+
+    /// Also if the files take more than the cache holds
+    #[arg(long)]
+    pub(super) force: bool,
+
+    /// Files and directories in mounts that have a data cache
+    #[arg(value_name = "PATH", required = true)]
+    pub(super) paths: Vec<std::path::PathBuf>,
 }
 
 #[derive(Args, Debug)]

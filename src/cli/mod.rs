@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod mount;
 mod pages;
+mod preload;
 mod stat;
 mod unmount;
 mod wrappers;
@@ -52,6 +53,7 @@ fn run(command: Command) -> ExitCode {
         Command::Stat => stat::run(),
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Preload(args) => preload::run(&args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(&dir),
         Command::Properties => pages::properties(),

@@ -72,6 +72,7 @@ fn values(kind: Kind) -> String {
     match kind {
         Kind::Text => "text".to_owned(),
         Kind::List => "list, by commas".to_owned(),
+        Kind::Sizes => "sizes, by commas".to_owned(),
         Kind::Flag => "`true`, `false`".to_owned(),
         Kind::Int(i64::MIN, i64::MAX) => "number".to_owned(),
         Kind::Int(min, max) => format!("{min} to {max}"),

@@ -21,6 +21,8 @@ pub enum Kind {
     Timeout,
     /// A number of bytes.
     Bytes,
+    /// Numbers of bytes separated by commas.
+    Sizes,
     /// One of these words, in any case; kept in upper case.
     Choice(&'static [&'static str]),
 }
@@ -310,9 +312,19 @@ keys! { CLIENT, Client;
     USER_CLIENT_CACHE_DIRS: Kind::List, "alluxio.user.client.cache.dirs" = "/tmp/alluxio_cache"
         was "alluxio.user.client.cache.dir";
     /// This much in each of them.
-    USER_CLIENT_CACHE_SIZE: Kind::List, "alluxio.user.client.cache.size" = "512MB";
-    /// In pages of this size.
+    USER_CLIENT_CACHE_SIZE: Kind::Sizes, "alluxio.user.client.cache.size" = "512MB";
+    /// In pages of this size, a multiple of 4 KB.
     USER_CLIENT_CACHE_PAGE: Kind::Bytes, "alluxio.user.client.cache.page.size" = "1MB";
+    /// What goes when it is full: Java class name.
+    USER_CLIENT_CACHE_EVICTOR: Kind::Text, "alluxio.user.client.cache.evictor.class" = "alluxio.client.file.cache.evictor.LRUCacheEvictor";
+    /// Drops pages that came long ago.
+    USER_CLIENT_CACHE_TTL: Kind::Flag, "alluxio.user.client.cache.ttl.enabled" = "false";
+    /// So many seconds ago.
+    USER_CLIENT_CACHE_TTL_SECONDS: COUNT, "alluxio.user.client.cache.ttl.threshold.seconds" = "10800";
+    /// Seconds between two looks for them.
+    USER_CLIENT_CACHE_TTL_INTERVAL: Kind::Int(1, i32::MAX as i64), "alluxio.user.client.cache.ttl.check.interval.seconds" = "3600";
+    /// Tells versions of a file apart by their modification time, too; that is always so.
+    USER_CLIENT_CACHE_MTIME: Kind::Flag, "alluxio.user.client.cache.include.mtime" = "true";
 
     /// First pause between tries of a call.
     USER_RPC_RETRY_BASE: Kind::Duration, "alluxio.user.rpc.retry.base.sleep" = "50ms";

@@ -157,6 +157,14 @@ impl Config {
         }
     }
 
+    /// Numbers of bytes.
+    pub fn sizes(&self, key: &'static Key) -> &[u64] {
+        match self.values.get(key.name) {
+            Some(Value::Sizes(sizes)) => sizes,
+            other => absent(key, other).unwrap_or(&[]),
+        }
+    }
+
     /// A switch.
     pub fn flag(&self, key: &'static Key) -> bool {
         match self.values.get(key.name) {

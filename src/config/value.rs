@@ -15,6 +15,7 @@ pub(super) enum Value {
     /// None for a negative time.
     Duration(Option<Duration>),
     Bytes(u64),
+    Sizes(Vec<u64>),
 }
 
 /// Reads `text`, or says what is allowed.
@@ -25,6 +26,10 @@ pub(super) fn parse(kind: Kind, text: &str) -> Result<Value, String> {
         Kind::List => Ok(Value::List(split_list(text))),
         Kind::Flag => units::flag(text).map(Value::Flag).ok_or_else(|| expected(units::FLAGS)),
         Kind::Bytes => units::bytes(text).map(Value::Bytes).ok_or_else(|| expected(units::SIZES)),
+        Kind::Sizes => {
+            let sizes: Option<_> = split_list(text).iter().map(|size| units::bytes(size)).collect();
+            sizes.map(Value::Sizes).ok_or_else(|| expected(&format!("by commas: {}", units::SIZES)))
+        }
         Kind::Timeout => match units::millis(text) {
             Some(millis) => Ok(Value::Duration(u64::try_from(millis).ok().map(Duration::from_millis))),
             None => Err(expected(units::TIMES)),
@@ -61,6 +66,8 @@ mod tests {
 
     #[test]
     fn each_kind_reads_its_notation() {
+        assert_eq!(parse(Kind::Sizes, "1KB, 2"), Ok(Value::Sizes(vec![1024, 2])));
+        assert!(parse(Kind::Sizes, "1KB,much").unwrap_err().contains("by commas"));
         assert_eq!(parse(Kind::List, " a, ,b ,"), Ok(Value::List(vec!["a".to_owned(), "b".to_owned()])));
         assert_eq!(parse(Kind::Int(-1, 9), " 9 "), Ok(Value::Int(9)));
         assert_eq!(parse(Kind::Choice(&["ONCE"]), "once"), Ok(Value::Text("ONCE".to_owned())));

@@ -17,7 +17,7 @@ pub enum FileKind {
 }
 
 /// A point in time as stat(2) shows it: seconds since 1970 and 0 to 999,999,999 nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 UTC; negative before it.
     pub secs: i64,

@@ -4,6 +4,7 @@
 mod alluxio_options;
 mod background;
 mod cluster;
+mod data_cache;
 mod doctor;
 mod ending;
 mod failure;
@@ -55,6 +56,7 @@ use nix::sys::resource::setrlimit;
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
 use crate::backend::local::NewOwner;
+use crate::cache::data::DataCache;
 use crate::config::Config;
 use crate::config::Libfuse;
 use crate::config::MountOptions;
@@ -257,6 +259,19 @@ impl Root {
         }
     }
 
+    /// What tells the backend from others whose files may have the same numbers.
+    fn origin(&self, config: &Config) -> String {
+        match self {
+            Self::Store(dir) => format!("file://{}", dir.display()),
+            Self::Alluxio(_) => {
+                let keys = [&keys::MASTER_RPC_ADDRESSES, &keys::MASTER_JOURNAL_ADDRESSES];
+                let names: Vec<String> = keys.iter().map(|key| config.list(key).join(",")).collect();
+                let host = config.optional_text(&keys::MASTER_HOSTNAME).unwrap_or_default();
+                format!("alluxio://{};{host}:{}", names.join(";"), config.int(&keys::MASTER_RPC_PORT))
+            }
+        }
+    }
+
     fn store(dir: &Path) -> Result<Self, Failure> {
         let what = || format!("directory {}", dir.display());
         let found = dir.canonicalize().map_err(|err| Failure::because(what(), err))?;
@@ -330,7 +345,8 @@ fn serve_logged(
     }
     raise_open_files();
     // The latter goes first.
-    let (vfs, _watch) = build(plan)?;
+    let (fs, _watch) = backend(plan)?;
+    let cached = data_cache::from_config(&plan.config, plan.root.origin(&plan.config))?;
     warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
     std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
@@ -338,6 +354,10 @@ fn serve_logged(
     // Two mounts at the same point must not both find it free.
     let lock = registry.lock()?;
     plan.prepare(registry)?;
+    // Only when the mount that was here before has let go of its directories.
+    let (fs, data) = data_cache::over(fs, cached)?;
+    let MountOptions { uid, gid, umask, .. } = plan.options;
+    let vfs = Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options()));
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     log::info!(
         "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
@@ -360,7 +380,7 @@ fn serve_logged(
     let received = move |signal| {
         let name = match signal {
             Caught::Quit => {
-                log_state(&served);
+                log_state(&served, data.as_deref());
                 return;
             }
             // The terminal is gone; a process without one is told to look after its log.
@@ -399,17 +419,20 @@ fn serve_logged(
 }
 
 /// What somebody wants to know who sends SIGQUIT, as to a Java process.
-fn log_state(vfs: &Vfs) {
+fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     log::info!(
         "{} open files and directories, {} inodes known to the kernel, {threads} threads",
         vfs.open_handles(),
         vfs.known_inodes()
     );
+    if let Some(data) = data {
+        log::info!("{}", data.report());
+    }
 }
 
 /// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.
-fn build(plan: &mut Plan) -> Result<(Arc<Vfs>, Option<Watch>), Failure> {
+fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Failure> {
     let mut watch = None;
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
@@ -432,11 +455,7 @@ fn build(plan: &mut Plan) -> Result<(Arc<Vfs>, Option<Watch>), Failure> {
     plan.options = plan.config.mount_options()?;
     let root = fs.stat(&Ctx::daemon(), &FsPath::root());
     match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
-        FileKind::Directory => {
-            let MountOptions { uid, gid, umask, .. } = plan.options;
-            let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
-            Ok((Arc::new(vfs), watch))
-        }
+        FileKind::Directory => Ok((fs, watch)),
         FileKind::Regular => {
             Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
         }
@@ -445,12 +464,7 @@ fn build(plan: &mut Plan) -> Result<(Arc<Vfs>, Option<Watch>), Failure> {
 
 /// Says so if somebody counts on what this program does not do.
 fn warn_without_effect(config: &Config) {
-    let switches = [
-        &keys::USER_METADATA_CACHE,
-        &keys::USER_CLIENT_CACHE,
-        &keys::FUSE_SPECIAL_COMMANDS,
-        &keys::FUSE_WEB_ENABLED,
-    ];
+    let switches = [&keys::USER_METADATA_CACHE, &keys::FUSE_SPECIAL_COMMANDS, &keys::FUSE_WEB_ENABLED];
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
     }

@@ -1,0 +1,216 @@
+//! The place of the cache in one directory of the user's: whose it is, and which files are there. Nobody else's files are
+//! touched. Knows nothing of pages.
+//!
+//! `<directory>/alluxio-fuse-cache/<page size>/<256 buckets>/<version>.{data,pages}`, locked by the process that uses it.
+
+use std::fs;
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+
+use super::record::Version;
+
+const NAME: &str = "alluxio-fuse-cache";
+const LOCK: &str = "lock";
+const DATA: &str = "data";
+const PAGES: &str = "pages";
+const BUCKETS: u64 = 256;
+
+/// A directory that this process alone uses.
+pub(super) struct Directory {
+    root: PathBuf,
+    pages: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The two files of a version.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    /// The bytes, each at its place.
+    pub(super) data: PathBuf,
+    /// Which pages of it are there.
+    pub(super) pages: PathBuf,
+}
+
+impl Directory {
+    /// Takes `dir`, which is made if it is missing, for pages of `page_size`. Those of another size are removed.
+    pub(super) fn take(dir: &Path, page_size: u64) -> io::Result<Self> {
+        let root = dir.join(NAME);
+        private(&root)?;
+        let lock = lock(&root.join(LOCK))?;
+        let size = page_size.to_string();
+        for entry in fs::read_dir(&root)? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if name != size && name.parse::<u64>().is_ok() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let pages = root.join(size);
+        private(&pages)?;
+        Ok(Self { root, pages, _lock: lock })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The files of `version`, there or not.
+    pub(super) fn paths(&self, version: &Version) -> Paths {
+        let stem = self.bucket(version.id % BUCKETS).join(version.name());
+        Paths { data: with(&stem, DATA), pages: with(&stem, PAGES) }
+    }
+
+    fn bucket(&self, number: u64) -> PathBuf {
+        self.pages.join(format!("{number:02x}"))
+    }
+
+    /// The versions that have a list of pages. What is of no use is removed: bytes without a list.
+    pub(super) fn versions(&self) -> impl Iterator<Item = Version> {
+        (0..BUCKETS).flat_map(|number| {
+            let entries = fs::read_dir(self.bucket(number)).into_iter().flatten().flatten();
+            let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            paths.into_iter().filter_map(|path| {
+                let version = Version::parse(path.file_stem()?.to_str()?)?;
+                if path.extension()? == PAGES {
+                    return Some(version);
+                }
+                if path.extension()? == DATA && !path.with_extension(PAGES).exists() {
+                    drop(fs::remove_file(&path));
+                }
+                None
+            })
+        })
+    }
+
+    /// Opens the two files of `version`, and makes them if they are missing and `make` says so.
+    pub(super) fn open(&self, version: &Version, make: bool) -> io::Result<(File, File)> {
+        let paths = self.paths(version);
+        if make && let Some(bucket) = paths.data.parent() {
+            private(bucket)?;
+        }
+        let options = |append: bool| {
+            let mut options = OpenOptions::new();
+            options.read(true).create(make).mode(0o600);
+            if append {
+                options.append(true)
+            } else {
+                options.write(true)
+            };
+            options
+        };
+        Ok((options(false).open(&paths.data)?, options(true).open(&paths.pages)?))
+    }
+
+    /// Removes the two files of `version`. The list first: bytes without a list are nothing.
+    pub(super) fn remove(&self, version: &Version) {
+        let paths = self.paths(version);
+        for path in [&paths.pages, &paths.data] {
+            if let Err(err) = fs::remove_file(path)
+                && err.kind() != io::ErrorKind::NotFound
+            {
+                log::warn!("{} stays behind: {err}", path.display());
+            }
+        }
+    }
+}
+
+/// `stem` and `extension`, however many dots are in the stem.
+fn with(stem: &Path, extension: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
+
+/// Makes the directory `dir` for this user alone, if it is missing.
+fn private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0)?;
+            lock.write_all(std::process::id().to_string().as_bytes())?;
+            Ok(lock)
+        }
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("process {pid} uses it")))
+        }
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::fs::Timestamp;
+
+    fn version(id: u64) -> Version {
+        Version { origin: 1, id, size: 10, mtime: Timestamp { secs: 1, nanos: 2 } }
+    }
+
+    #[test]
+    fn one_process_has_a_directory_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Directory::take(dir.path(), 64).unwrap();
+        let refusal = Directory::take(dir.path(), 64).err().unwrap();
+        assert!(
+            refusal.to_string().contains(&format!("process {} uses it", std::process::id())),
+            "{refusal}"
+        );
+        drop(first);
+        Directory::take(dir.path(), 64).unwrap();
+    }
+
+    #[test]
+    fn files_are_private_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine"), "x").unwrap();
+        let taken = Directory::take(&dir.path().join("a/b"), 64).unwrap();
+        assert!(taken.open(&version(1), false).is_err());
+        for id in [1, 257, 3] {
+            taken.open(&version(id), true).unwrap();
+        }
+        fs::remove_file(taken.paths(&version(3)).pages).unwrap();
+        let mut found: Vec<u64> = taken.versions().map(|version| version.id).collect();
+        found.sort_unstable();
+        assert_eq!(found, [1, 257]);
+        assert!(!taken.paths(&version(3)).data.exists(), "bytes without a list");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(taken.path()), mode(&taken.paths(&version(1)).data)), (0o700, 0o600));
+        taken.remove(&version(1));
+        assert_eq!(taken.versions().count(), 1);
+    }
+
+    #[test]
+    fn pages_of_another_size_go_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Directory::take(dir.path(), 64).unwrap();
+        before.open(&version(1), true).unwrap();
+        let old = before.paths(&version(1)).data;
+        fs::write(before.path().join("README"), "x").unwrap();
+        drop(before);
+        let after = Directory::take(dir.path(), 128).unwrap();
+        assert!(!old.exists() && after.path().join("README").exists());
+    }
+}

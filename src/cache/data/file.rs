@@ -1,0 +1,339 @@
+//! One version of one file in the cache: its pages on disk, each with its checksums. What is read is checked; what is
+//! wrong is forgotten, and read from the backend again.
+//!
+//! Lock order: `state` is the only lock, and is held across writes to the disk and the removal of pages, not across
+//! reads. A page is written before the list says that it is there, and leaves the list before its bytes go: whatever
+//! happens in between, the list names no page that was not written whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::Weak;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use nix::fcntl::FallocateFlags;
+use nix::fcntl::fallocate;
+use parking_lot::Mutex;
+
+use super::directory::Directory;
+use super::record;
+use super::record::BLOCK;
+use super::record::Page;
+use super::record::Record;
+use super::record::Version;
+
+/// The smallest piece that a file system gives out.
+const ALLOCATION: u64 = 4096;
+
+/// A list is written anew when it has more entries than this and most of them are of no use.
+const RECORDS_MAX: usize = 64;
+
+/// A version of a file.
+pub(super) struct CachedFile {
+    /// Tells it from others of this process.
+    pub(super) number: u64,
+    /// Which of the directories it is in.
+    pub(super) place: usize,
+    pub(super) version: Version,
+    page_size: u64,
+    directory: Arc<Directory>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    pages: BTreeMap<u32, Page>,
+    /// Entries in the list on disk.
+    records: usize,
+    /// The open files, as long as somebody reads.
+    files: Weak<Files>,
+    /// Readers by the kernel: the bytes must stay.
+    pins: usize,
+    /// Every page was found right since it came into this process.
+    verified: bool,
+    /// It left the cache: nothing is put into it any more.
+    closed: bool,
+}
+
+/// The two files, open.
+pub(super) struct Files {
+    data: Arc<File>,
+    list: File,
+}
+
+/// What a look for bytes found.
+pub(super) enum Found {
+    /// They are here.
+    Bytes(Bytes),
+    /// The page is not.
+    Absent,
+    /// It was, but with other bytes than were put there, or could not be read, and is forgotten.
+    Damaged(String),
+}
+
+impl CachedFile {
+    /// A version without pages.
+    pub(super) fn new(
+        number: u64,
+        place: usize,
+        version: Version,
+        page_size: u64,
+        directory: Arc<Directory>,
+    ) -> Self {
+        let state = Mutex::new(State { verified: true, ..State::default() });
+        Self { number, place, version, page_size, directory, state }
+    }
+
+    /// The version as an earlier process left it; nothing if there is no page of it.
+    pub(super) fn load(self) -> io::Result<Option<Self>> {
+        let (data, list) = match self.directory.open(&self.version, false) {
+            Ok(files) => files,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let mut bytes = vec![0; list.metadata()?.len() as usize];
+        list.read_exact_at(&mut bytes, 0)?;
+        let Some((records, good)) = record::parse(&bytes, &self.version, self.page_size) else {
+            return Ok(None);
+        };
+        list.set_len(good as u64)?;
+        let mut pages = BTreeMap::new();
+        let count = records.len();
+        for record in records {
+            match record {
+                Record::Here(index, page) => drop(pages.insert(index, page)),
+                Record::Gone(index) => drop(pages.remove(&index)),
+            }
+        }
+        if pages.is_empty() {
+            return Ok(None);
+        }
+        self.reclaim(&data, &pages)?;
+        *self.state.lock() = State { pages, records: count, ..State::default() };
+        Ok(Some(self))
+    }
+
+    /// Gives back what pages have left that were being written or removed when a process was killed.
+    fn reclaim(&self, data: &File, pages: &BTreeMap<u32, Page>) -> io::Result<()> {
+        let known: u64 = pages.keys().map(|index| self.data_weight(*index)).sum();
+        if data.metadata()?.blocks() * 512 <= known {
+            return Ok(());
+        }
+        for index in (0..self.version.pages(self.page_size)).filter(|index| !pages.contains_key(index)) {
+            self.punch(data, index)?;
+        }
+        Ok(())
+    }
+
+    /// What page `index` takes on disk, its entry in the list included.
+    pub(super) fn weight(&self, index: u32) -> u64 {
+        self.data_weight(index) + record::record_len(self.page_size) as u64
+    }
+
+    fn data_weight(&self, index: u32) -> u64 {
+        self.version.page_len(self.page_size, index).next_multiple_of(ALLOCATION)
+    }
+
+    /// The pages that are there, with the time when each came.
+    pub(super) fn pages(&self) -> Vec<(u32, u64)> {
+        self.state.lock().pages.iter().map(|(index, page)| (*index, page.time)).collect()
+    }
+
+    /// Whether page `index` is there.
+    pub(super) fn has(&self, index: u32) -> bool {
+        self.state.lock().pages.contains_key(&index)
+    }
+
+    /// Opens the files, for as long as what is returned lives. Those that are missing are made, if `make` says so.
+    fn files(&self, state: &mut State, make: bool) -> io::Result<Arc<Files>> {
+        if let Some(files) = state.files.upgrade() {
+            return Ok(files);
+        }
+        let (data, list) = self.directory.open(&self.version, make)?;
+        let files = Arc::new(Files { data: Arc::new(data), list });
+        state.files = Arc::downgrade(&files);
+        Ok(files)
+    }
+
+    /// The open files, to be held by whoever reads often; nothing if there are none.
+    pub(super) fn hold(&self) -> Option<Arc<Files>> {
+        let mut state = self.state.lock();
+        if state.pages.is_empty() { None } else { self.files(&mut state, false).ok() }
+    }
+
+    /// The bytes `from..to` of page `index`.
+    pub(super) fn read(&self, index: u32, from: usize, to: usize) -> Found {
+        let (page, files) = {
+            let mut state = self.state.lock();
+            let Some(page) = state.pages.get(&index).cloned() else { return Found::Absent };
+            match self.files(&mut state, false) {
+                Ok(files) => (page, files),
+                Err(err) => return Found::Damaged(err.to_string()),
+            }
+        };
+        let len = self.version.page_len(self.page_size, index) as usize;
+        let first = from / BLOCK;
+        let (start, end) = (first * BLOCK, to.next_multiple_of(BLOCK).min(len));
+        let mut bytes = BytesMut::zeroed(end - start);
+        let offset = u64::from(index) * self.page_size + start as u64;
+        let problem = match files.data.read_exact_at(&mut bytes, offset) {
+            Ok(()) if page.has(first, &bytes) => {
+                return Found::Bytes(bytes.freeze().slice(from - start..to - start));
+            }
+            Ok(()) => "its bytes are not those that were put there".to_owned(),
+            Err(err) => err.to_string(),
+        };
+        // It may have been removed meanwhile, as pages are, and then is not there rather than wrong.
+        if self.state.lock().pages.get(&index) == Some(&page) {
+            Found::Damaged(problem)
+        } else {
+            Found::Absent
+        }
+    }
+
+    /// Puts page `index` there, at `time`. Returns false if it is there already or nothing is put here any more.
+    pub(super) fn put(&self, index: u32, bytes: &[u8], time: u64) -> io::Result<bool> {
+        assert_eq!(bytes.len() as u64, self.version.page_len(self.page_size, index), "a whole page");
+        let mut state = self.state.lock();
+        if state.closed || state.pages.contains_key(&index) {
+            return Ok(false);
+        }
+        let files = self.files(&mut state, true)?;
+        let written = self.write(&mut state, &files, index, bytes, time);
+        if written.is_err() {
+            // Half a page must not take space that nobody counts.
+            drop(self.punch(&files.data, index));
+            if state.pages.is_empty() {
+                self.directory.remove(&self.version);
+                state.files = Weak::new();
+                state.records = 0;
+            }
+        }
+        written.map(|()| true)
+    }
+
+    fn write(&self, state: &mut State, files: &Files, index: u32, bytes: &[u8], time: u64) -> io::Result<()> {
+        files.data.write_all_at(bytes, u64::from(index) * self.page_size)?;
+        let page = Page::new(time, bytes);
+        self.note(state, files, &Record::Here(index, page.clone()))?;
+        state.pages.insert(index, page);
+        Ok(())
+    }
+
+    /// Adds an entry to the list.
+    fn note(&self, state: &mut State, files: &Files, record: &Record) -> io::Result<()> {
+        let mut list = &files.list;
+        if state.records == 0 {
+            list.set_len(0)?;
+            list.write_all(&record::header(self.page_size))?;
+        } else if state.records > RECORDS_MAX.max(4 * state.pages.len()) {
+            // In one piece, so that a kill leaves the old list, or loses pages and nothing else.
+            let mut bytes = record::header(self.page_size).to_vec();
+            for (index, page) in &state.pages {
+                bytes.extend(Record::Here(*index, page.clone()).bytes(self.page_size));
+            }
+            list.set_len(0)?;
+            list.write_all(&bytes)?;
+            state.records = state.pages.len();
+        }
+        let before = list.metadata()?.len();
+        let noted = list.write_all(&record.bytes(self.page_size));
+        if noted.is_err() {
+            // What follows must not be behind half an entry.
+            list.set_len(before)?;
+        } else {
+            state.records += 1;
+        }
+        noted
+    }
+
+    /// Removes page `index`; whether it was there. The last one takes the files along.
+    pub(super) fn remove(&self, index: u32) -> bool {
+        let mut state = self.state.lock();
+        if state.pages.remove(&index).is_none() {
+            return false;
+        }
+        if state.pages.is_empty() {
+            self.directory.remove(&self.version);
+            state.files = Weak::new();
+            state.records = 0;
+            state.verified = true;
+            return true;
+        }
+        let removed = self.files(&mut state, false).and_then(|files| {
+            self.note(&mut state, &files, &Record::Gone(index))?;
+            // Whom the kernel lets read must not see a hole.
+            if state.pins == 0 { self.punch(&files.data, index) } else { Ok(()) }
+        });
+        if let Err(err) = removed {
+            log::debug!("page {index} of {}: {err}", self.version.name());
+        }
+        true
+    }
+
+    /// Nothing is put here any more. Fails if there are pages, or a reader by the kernel.
+    pub(super) fn close(&self) -> bool {
+        let mut state = self.state.lock();
+        state.closed = state.pages.is_empty() && state.pins == 0;
+        state.closed
+    }
+
+    fn punch(&self, data: &File, index: u32) -> io::Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let start = u64::from(index) * self.page_size;
+        fallocate(data.as_fd(), flags, start.cast_signed(), self.page_size.cast_signed())?;
+        Ok(())
+    }
+
+    /// The data file if every page is there and right, which stays so until [`Self::unpin`]. Checks up to `most` bytes that
+    /// were not checked yet; more of them are none of its business.
+    pub(super) fn pin(&self, most: u64) -> Option<(Arc<File>, Arc<Files>)> {
+        let files = {
+            let mut state = self.state.lock();
+            if state.pages.len() as u64 != u64::from(self.version.pages(self.page_size)) {
+                return None;
+            }
+            let files = self.files(&mut state, false).ok()?;
+            // A kernel's reader sees the end of this file, not that of the version.
+            if files.data.metadata().ok()?.len() != self.version.size {
+                return None;
+            }
+            state.pins += 1;
+            if state.verified {
+                return Some((Arc::clone(&files.data), files));
+            }
+            files
+        };
+        if self.version.size <= most && self.verify() {
+            self.state.lock().verified = true;
+            return Some((Arc::clone(&files.data), files));
+        }
+        self.unpin();
+        None
+    }
+
+    fn verify(&self) -> bool {
+        self.pages().iter().all(|(index, _)| {
+            let len = self.version.page_len(self.page_size, *index) as usize;
+            matches!(self.read(*index, 0, len), Found::Bytes(_))
+        })
+    }
+
+    /// Ends one [`Self::pin`]; whether it was the last.
+    pub(super) fn unpin(&self) -> bool {
+        let mut state = self.state.lock();
+        state.pins -= 1;
+        state.pins == 0
+    }
+
+    /// Whether a kernel's reader counts on its pages.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.state.lock().pins > 0
+    }
+}

@@ -1,0 +1,319 @@
+//! File data on local disks: what was read once is read from there, as long as the file is the same. Whole pages are
+//! loaded from the backend and kept by the file's number, length and modification time, so a file that was written anew
+//! never shows old bytes. The backend is asked at each open, and only then: its answer says which version that is.
+//!
+//! `order` decides what goes, `record` is the format on disk, `directory` where it lies, `file` the pages of one version,
+//! `store` all of them, `loads` what is on its way.
+
+mod counters;
+mod directory;
+mod file;
+mod loads;
+mod order;
+mod record;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub use order::Policy;
+pub use store::Clock;
+pub use store::DataOptions;
+
+use crate::fs::Attr;
+use crate::fs::Ctx;
+use crate::fs::Fault;
+use crate::fs::FileKind;
+use crate::fs::FileReader;
+use crate::fs::FileSystem;
+use crate::fs::FsError;
+use crate::fs::FsPath;
+use crate::fs::Layer;
+use crate::fs::Result;
+use crate::fs::Slices;
+use crate::fs::XattrMode;
+use file::CachedFile;
+use file::Files;
+use loads::Loads;
+use loads::Turn;
+use record::Version;
+use store::Put;
+use store::Store;
+use store::Threads;
+
+/// The extended attribute by which the cache is asked through the mount: of a file, how many of its bytes are in the cache,
+/// and how many it has; of a directory, how many bytes the cache takes, and how many it may take. It is not listed, and
+/// removing it drops what is in the cache of the file, or of all files below the directory.
+pub const ATTRIBUTE: &str = "user.alluxio-fuse.datacache";
+
+/// A file system whose files are kept on local disks once they are read.
+pub struct DataCache {
+    below: Arc<dyn FileSystem>,
+    origin: u64,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    threads: Threads,
+    loads: Arc<Loads>,
+}
+
+/// How much is in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataUse {
+    /// Pages.
+    pub pages: usize,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl DataCache {
+    /// Over `below`. Takes the directories; fails, naming it, if one cannot be used or another process uses it.
+    pub fn open(below: Arc<dyn FileSystem>, options: &DataOptions) -> io::Result<Self> {
+        let store = Arc::new(Store::open(options)?);
+        let threads = Threads::start(&store, options.ttl_interval)?;
+        let shared = Arc::new(Shared { store, threads, loads: Arc::default() });
+        Ok(Self { below, origin: record::origin(&options.origin), shared })
+    }
+
+    /// What is in it.
+    pub fn usage(&self) -> DataUse {
+        DataUse { pages: self.shared.store.pages(), bytes: self.shared.store.used() }
+    }
+
+    /// Drops everything: how many pages that were.
+    pub fn drop_all(&self) -> usize {
+        self.shared.store.drop_all()
+    }
+
+    /// Drops the file `path`, or all files below the directory `path`: how many pages that were.
+    pub fn drop_below(&self, ctx: &Ctx, path: &FsPath) -> Result<usize> {
+        let attr = self.below.stat(ctx, path)?;
+        if attr.kind == FileKind::Regular {
+            return Ok(self.shared.store.drop_file(Version::of(self.origin, &attr)));
+        }
+        let (mut dropped, mut listing) = (0, self.below.list(ctx, path)?);
+        loop {
+            let entries = listing.next_batch(ctx)?;
+            if entries.is_empty() {
+                return Ok(dropped);
+            }
+            for entry in entries {
+                dropped += match entry.attr.kind {
+                    FileKind::Regular => self.shared.store.drop_file(Version::of(self.origin, &entry.attr)),
+                    FileKind::Directory => self.drop_below(ctx, &path.join(&entry.name)?)?,
+                };
+            }
+        }
+    }
+
+    /// The figures, for the log.
+    pub fn report(&self) -> String {
+        let (usage, counters) = (self.usage(), &self.shared.store.counters);
+        let mut text = format!("data cache: {} pages, {} MiB", usage.pages, usage.bytes >> 20);
+        for (name, value, unit) in [
+            ("read from it", counters.hit.get() >> 20, " MiB"),
+            ("not there", counters.missed.get() >> 20, " MiB"),
+            ("loaded", counters.loaded.get() >> 20, " MiB"),
+            ("written", counters.written.get() >> 20, " MiB"),
+            ("not kept", counters.refused.get(), " pages"),
+            ("failed", counters.failed.get(), " pages"),
+            ("evicted", counters.evicted.get(), " pages"),
+            ("expired", counters.expired.get(), " pages"),
+            ("damaged", counters.damaged.get(), " pages"),
+        ] {
+            let _ = write!(text, ", {name} {value}{unit}");
+        }
+        text
+    }
+}
+
+impl Layer for DataCache {
+    fn below(&self) -> &dyn FileSystem {
+        &*self.below
+    }
+
+    fn xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
+        if name != ATTRIBUTE {
+            return self.below.xattr(ctx, path, name);
+        }
+        let (attr, store) = (self.below.stat(ctx, path)?, &self.shared.store);
+        let text = match attr.kind {
+            FileKind::Directory => format!("{} {}", store.used(), store.limit()),
+            FileKind::Regular => format!("{} {}", store.cached(Version::of(self.origin, &attr)), attr.size),
+        };
+        Ok(text.into())
+    }
+
+    fn set_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
+        if name == ATTRIBUTE {
+            return Err(FsError::because(
+                Fault::NotPermitted,
+                "what is in the cache is not for anybody to say",
+            ));
+        }
+        self.below.set_xattr(ctx, path, name, value, mode)
+    }
+
+    fn remove_xattr(&self, ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
+        if name != ATTRIBUTE {
+            return self.below.remove_xattr(ctx, path, name);
+        }
+        let dropped = self.drop_below(ctx, path)?;
+        log::info!("{dropped} pages of {path} are dropped from the data cache, as asked");
+        Ok(())
+    }
+
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        let inner = self.below.open(ctx, path)?;
+        if inner.attr().size == 0 {
+            return Ok(inner);
+        }
+        let file = self.shared.store.file(Version::of(self.origin, inner.attr()));
+        let held = Mutex::new(file.hold());
+        let shared = Arc::clone(&self.shared);
+        Ok(Arc::new(Reader { inner, file, held, shared, last: Mutex::new(None) }))
+    }
+}
+
+struct Reader {
+    inner: Arc<dyn FileReader>,
+    file: Arc<CachedFile>,
+    /// Keeps the files of the cache open between two reads.
+    held: Mutex<Option<Arc<Files>>>,
+    shared: Arc<Shared>,
+    /// The page that was used last, and its bytes if they could not be kept and there is more of it to come.
+    last: Mutex<Option<(u32, Option<Slices>)>>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.store.let_go(&self.file);
+    }
+}
+
+impl Reader {
+    /// The bytes `from..to` of page `index`.
+    fn piece(&self, ctx: &Ctx, index: u32, from: usize, to: usize) -> Result<Slices> {
+        let store = &self.shared.store;
+        if let Some(bytes) = self.at_hand(index, from, to) {
+            return Ok(bytes);
+        }
+        if let Some(bytes) = store.read(&self.file, index, from, to) {
+            store.counters.hit.add(bytes.len() as u64);
+            self.note_use(index, false);
+            return Ok(bytes.into());
+        }
+        self.note_use(index, true);
+        let page_size = store.page_size();
+        let start = u64::from(index) * page_size;
+        if !store.accepts(&self.file) {
+            store.counters.missed.add((to - from) as u64);
+            return self.inner.read_at(ctx, start + from as u64, to - from);
+        }
+        let key = (self.file.number, index);
+        loop {
+            match self.shared.loads.join(ctx, key)? {
+                Turn::Loaded(page) => {
+                    store.counters.hit.add((to - from) as u64);
+                    return Ok(part(&page, from, to));
+                }
+                Turn::Again => {}
+                Turn::Mine(load) => {
+                    store.counters.missed.add((to - from) as u64);
+                    let len = self.file.version.page_len(page_size, index) as usize;
+                    let page = self.inner.read_at(ctx, start, len)?;
+                    store.counters.loaded.add(page.len() as u64);
+                    if page.len() != len {
+                        // Shorter than its version says: nothing to be kept.
+                        return Ok(part(&page, from.min(page.len()), to.min(page.len())));
+                    }
+                    let done = load.loaded(page.clone());
+                    let put = Put {
+                        file: Arc::clone(&self.file),
+                        index,
+                        bytes: page.clone(),
+                        done: Box::new(done),
+                    };
+                    if !self.shared.threads.put(put) && to < len {
+                        *self.last.lock() = Some((index, Some(page.clone())));
+                    }
+                    return Ok(part(&page, from, to));
+                }
+            }
+        }
+    }
+
+    /// A page that is not kept on disk, while it is being read in order.
+    fn at_hand(&self, index: u32, from: usize, to: usize) -> Option<Slices> {
+        let mut last = self.last.lock();
+        let (known, page) = last.as_mut()?;
+        let bytes = part(page.as_ref().filter(|_| *known == index)?, from, to);
+        if to as u64 == self.file.version.page_len(self.shared.store.page_size(), index) {
+            *page = None;
+        }
+        Some(bytes)
+    }
+
+    /// A page is used, after another one: reads that follow each other in it are one use.
+    fn note_use(&self, index: u32, absent: bool) {
+        let mut last = self.last.lock();
+        if last.as_ref().is_none_or(|(known, _)| *known != index) {
+            *last = Some((index, None));
+            drop(last);
+            if !absent {
+                self.shared.store.touch(&self.file, index);
+            }
+        }
+        let mut held = self.held.lock();
+        if held.is_none() && !absent {
+            *held = self.file.hold();
+        }
+    }
+}
+
+/// The bytes `from..to` of `page`.
+fn part(page: &Slices, from: usize, to: usize) -> Slices {
+    let (mut slices, mut start) = (Slices::new(), 0);
+    for bytes in page.parts() {
+        let end = start + bytes.len();
+        if start < to && from < end {
+            slices.push(bytes.slice(from.saturating_sub(start)..to.min(end) - start));
+        }
+        start = end;
+    }
+    slices
+}
+
+impl FileReader for Reader {
+    fn attr(&self) -> &Attr {
+        self.inner.attr()
+    }
+
+    fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {
+        let page_size = self.shared.store.page_size();
+        let end = (offset.saturating_add(len as u64)).min(self.file.version.size);
+        let (mut slices, mut at) = (Slices::new(), offset);
+        while at < end {
+            let index = u32::try_from(at / page_size).expect("as many pages as a u32 counts");
+            let start = u64::from(index) * page_size;
+            let (from, to) = (at - start, (end - start).min(page_size));
+            let piece = self.piece(ctx, index, from as usize, to as usize)?;
+            let got = piece.len() as u64;
+            slices.append(piece);
+            if got < to - from {
+                break;
+            }
+            at = start + to;
+        }
+        Ok(slices)
+    }
+}

@@ -1,0 +1,501 @@
+//! All pages in all directories: finds them, puts them there by threads of its own, gives up others for them, brings back
+//! what an earlier process left. Knows no backend.
+//!
+//! Lock order: `files`, then an [`Order`]; a file's own lock, which may be held across a write to the disk, is taken with
+//! neither of them held, but for a file that is not in use.
+//! Invariant: a page is put only when room for it was promised, and room is promised only when the files of what had to
+//! go are gone: the directories never hold more than their limits.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::Sender;
+use crossbeam_channel::bounded;
+use parking_lot::Mutex;
+
+use super::counters::Counters;
+use super::directory::Directory;
+use super::file::CachedFile;
+use super::file::Files;
+use super::file::Found;
+use super::order::Order;
+use super::order::PageId;
+use super::order::Policy;
+use super::order::Room;
+use super::record::Version;
+use crate::fs::Slices;
+
+/// Threads that write pages.
+const WRITERS: usize = 2;
+
+/// Pages that wait for them: more are not kept rather than waited for.
+const QUEUE: usize = 16;
+
+/// How long a directory is left alone after it could not be written.
+const SHUN: u64 = 30;
+
+/// The same after there was no room to be had.
+pub(super) const FULL: u64 = 2;
+
+/// Files brought back between two looks whether something more urgent is to be done.
+const RESTORE_STEP: usize = 64;
+
+/// After each step, so that a start does not keep the disks from everybody else.
+const RESTORE_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often pages are looked at whose time may be over, at most.
+const TICK_MAX: Duration = Duration::from_secs(3600);
+
+/// Bytes of a file that an open waits for to be checked before the kernel may read them.
+const VERIFY_MAX: u64 = 16 << 20;
+
+/// Seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// What the cache is told.
+#[derive(Clone)]
+pub struct DataOptions {
+    /// Directories with the bytes that may be used in each.
+    pub directories: Vec<(PathBuf, u64)>,
+    /// Bytes of a page, a multiple of 4096.
+    pub page_size: u64,
+    /// What goes first.
+    pub policy: Policy,
+    /// After so many seconds a page goes; none: it stays.
+    pub ttl: Option<u64>,
+    /// How often that is looked at.
+    pub ttl_interval: Duration,
+    /// What tells the backend from others that may use the same directories.
+    pub origin: String,
+    /// The time.
+    pub clock: Clock,
+}
+
+struct Place {
+    directory: Arc<Directory>,
+    order: Mutex<Order>,
+    limit: u64,
+    /// What was there before is counted. Until then nothing is added, as there might be no room.
+    counted: AtomicBool,
+    /// Not written before this time, in seconds since 1970.
+    shunned_until: AtomicU64,
+}
+
+/// A page on its way to the disk.
+pub(super) struct Put {
+    pub(super) file: Arc<CachedFile>,
+    pub(super) index: u32,
+    pub(super) bytes: Slices,
+    /// Called when it is there, or will not be.
+    pub(super) done: Box<dyn FnOnce() + Send>,
+}
+
+/// The pages.
+pub(super) struct Store {
+    places: Vec<Place>,
+    page_size: u64,
+    ttl: Option<u64>,
+    clock: Clock,
+    files: Mutex<Table>,
+    next_number: AtomicU64,
+    pub(super) counters: Counters,
+    ending: AtomicBool,
+}
+
+#[derive(Default)]
+struct Table {
+    by_version: HashMap<Version, Arc<CachedFile>>,
+    by_number: HashMap<u64, Arc<CachedFile>>,
+}
+
+/// The threads of a store. Dropped, they end.
+pub(super) struct Threads {
+    store: Arc<Store>,
+    puts: Option<Sender<Put>>,
+    stop: Option<Sender<()>>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Takes the directories. Pages that are in them come back by and by.
+    pub(super) fn open(options: &DataOptions) -> io::Result<Self> {
+        let mut places = Vec::new();
+        for (dir, limit) in &options.directories {
+            let named = |err: io::Error| io::Error::new(err.kind(), format!("{}: {err}", dir.display()));
+            let directory = Arc::new(Directory::take(dir, options.page_size).map_err(named)?);
+            let order = Mutex::new(Order::new(options.policy, *limit));
+            let (counted, shunned_until) = (AtomicBool::new(false), AtomicU64::new(0));
+            places.push(Place { directory, order, limit: *limit, counted, shunned_until });
+        }
+        Ok(Self {
+            places,
+            page_size: options.page_size,
+            ttl: options.ttl,
+            clock: Arc::clone(&options.clock),
+            files: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            counters: Counters::default(),
+            ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Bytes of a page.
+    pub(super) fn page_size(&self) -> u64 {
+        self.page_size
+    }
+
+    /// Bytes that are used or promised, in all directories.
+    pub(super) fn used(&self) -> u64 {
+        self.places.iter().map(|place| place.order.lock().used()).sum()
+    }
+
+    /// Bytes that may be used, in all directories.
+    pub(super) fn limit(&self) -> u64 {
+        self.places.iter().map(|place| place.limit).sum()
+    }
+
+    /// Bytes of `version` that are there.
+    pub(super) fn cached(&self, version: Version) -> u64 {
+        let file = self.file(version);
+        let bytes = file.pages().iter().map(|(index, _)| version.page_len(self.page_size, *index)).sum();
+        self.let_go(&file);
+        bytes
+    }
+
+    /// How many pages there are.
+    pub(super) fn pages(&self) -> usize {
+        self.places.iter().map(|place| place.order.lock().len()).sum()
+    }
+
+    /// The file `version`, with the pages of it that are there.
+    pub(super) fn file(&self, version: Version) -> Arc<CachedFile> {
+        if let Some(file) = self.files.lock().by_version.get(&version) {
+            return Arc::clone(file);
+        }
+        let place = self.place_of(&version);
+        let new = || {
+            let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+            let directory = Arc::clone(&self.places[place].directory);
+            CachedFile::new(number, place, version, self.page_size, directory)
+        };
+        // One that has not come back yet is brought back now.
+        let file = match new().load() {
+            Ok(Some(file)) => file,
+            Ok(None) => new(),
+            Err(err) => {
+                log::warn!("{} cannot be brought back: {err}", version.name());
+                new()
+            }
+        };
+        self.add(file)
+    }
+
+    /// Puts `file` into the table, unless it is there by now.
+    fn add(&self, file: CachedFile) -> Arc<CachedFile> {
+        let pages = file.pages();
+        let mut files = self.files.lock();
+        if let Some(known) = files.by_version.get(&file.version) {
+            return Arc::clone(known);
+        }
+        let file = Arc::new(file);
+        files.by_version.insert(file.version, Arc::clone(&file));
+        files.by_number.insert(file.number, Arc::clone(&file));
+        let mut order = self.places[file.place].order.lock();
+        for (index, _) in pages {
+            order.restore((file.number, index), file.weight(index));
+        }
+        drop(order);
+        file
+    }
+
+    /// Forgets `file` if there is nothing of it, and nobody has it but the caller.
+    pub(super) fn let_go(&self, file: &Arc<CachedFile>) {
+        let mut files = self.files.lock();
+        // The table has it twice.
+        if Arc::strong_count(file) <= 3 && file.close() {
+            files.by_version.remove(&file.version);
+            files.by_number.remove(&file.number);
+        }
+    }
+
+    /// The directory of `version`: always the same, and the larger, the more often.
+    fn place_of(&self, version: &Version) -> usize {
+        let total: u128 = self.places.iter().map(|place| u128::from(place.limit)).sum();
+        let hash = super::record::origin(&version.name());
+        let mut point = u128::from(hash) * total >> 64;
+        for (n, place) in self.places.iter().enumerate() {
+            if point < u128::from(place.limit) {
+                return n;
+            }
+            point -= u128::from(place.limit);
+        }
+        self.places.len() - 1
+    }
+
+    /// The bytes `from..to` of page `index` of `file`, if they are there.
+    pub(super) fn read(&self, file: &CachedFile, index: u32, from: usize, to: usize) -> Option<bytes::Bytes> {
+        match file.read(index, from, to) {
+            Found::Bytes(bytes) => Some(bytes),
+            Found::Absent => None,
+            Found::Damaged(why) => {
+                self.counters.damaged.add(1);
+                log::warn!("page {index} of {} is dropped: {why}", file.version.name());
+                self.drop_page(file, index);
+                None
+            }
+        }
+    }
+
+    /// A page was used again, after something else.
+    pub(super) fn touch(&self, file: &CachedFile, index: u32) {
+        self.places[file.place].order.lock().touch((file.number, index));
+    }
+
+    /// Whether pages of `file` are put on disk at this time.
+    pub(super) fn accepts(&self, file: &CachedFile) -> bool {
+        let place = &self.places[file.place];
+        place.counted.load(Ordering::Acquire) && (self.clock)() >= place.shunned_until.load(Ordering::Relaxed)
+    }
+
+    /// Drops page `index` of `file`; whether it was there.
+    pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> bool {
+        if !file.remove(index) {
+            return false;
+        }
+        self.places[file.place].order.lock().remove((file.number, index));
+        true
+    }
+
+    /// Drops all pages of `version`: how many there were.
+    pub(super) fn drop_file(&self, version: Version) -> usize {
+        let file = self.file(version);
+        let dropped = file.pages().into_iter().filter(|(index, _)| self.drop_page(&file, *index)).count();
+        self.let_go(&file);
+        dropped
+    }
+
+    /// Drops all pages: how many there were.
+    pub(super) fn drop_all(&self) -> usize {
+        let versions: Vec<Version> = self.files.lock().by_version.keys().copied().collect();
+        versions.into_iter().map(|version| self.drop_file(version)).sum()
+    }
+
+    /// The data file of `file` if it is there whole: it stays so until [`Self::unpin`].
+    pub(super) fn pin(&self, file: &CachedFile) -> Option<(Arc<std::fs::File>, Arc<Files>)> {
+        let pinned = file.pin(VERIFY_MAX)?;
+        let mut order = self.places[file.place].order.lock();
+        (0..file.version.pages(self.page_size)).for_each(|index| order.pin((file.number, index)));
+        drop(order);
+        // What was to be removed at the same time may be gone.
+        let whole = (0..file.version.pages(self.page_size)).all(|index| file.has(index));
+        if whole {
+            return Some(pinned);
+        }
+        self.unpin(file);
+        None
+    }
+
+    /// Ends one [`Self::pin`].
+    pub(super) fn unpin(&self, file: &CachedFile) {
+        if !file.unpin() {
+            return;
+        }
+        let mut order = self.places[file.place].order.lock();
+        (0..file.version.pages(self.page_size)).for_each(|index| order.unpin((file.number, index)));
+    }
+
+    /// Puts a page on disk, others making room.
+    fn put(&self, file: &CachedFile, index: u32, bytes: &Slices) {
+        let place = &self.places[file.place];
+        let weight = file.weight(index);
+        if file.has(index) {
+            return;
+        }
+        if !self.accepts(file) || !self.make_room(place, weight) {
+            self.counters.refused.add(1);
+            // Whole pages are not loaded in vain again and again.
+            place.shunned_until.fetch_max((self.clock)() + FULL, Ordering::Relaxed);
+            return;
+        }
+        let whole;
+        let bytes = match bytes.parts() {
+            [one] => &one[..],
+            _ => {
+                whole = bytes.to_vec();
+                &whole[..]
+            }
+        };
+        match file.put(index, bytes, (self.clock)()) {
+            Ok(true) => {
+                self.counters.written.add(bytes.len() as u64);
+                let mut order = place.order.lock();
+                order.insert((file.number, index), weight);
+                if file.is_pinned() {
+                    order.pin((file.number, index));
+                }
+            }
+            Ok(false) => place.order.lock().release(weight),
+            Err(err) => {
+                place.order.lock().release(weight);
+                self.counters.failed.add(1);
+                place.shunned_until.store((self.clock)() + SHUN, Ordering::Relaxed);
+                let path = place.directory.path().display();
+                log::warn!("{path} cannot be written, and is not for {SHUN} s: {err}");
+            }
+        }
+    }
+
+    /// Whether `weight` bytes are promised in `place`. Removes what has to go for them.
+    fn make_room(&self, place: &Place, weight: u64) -> bool {
+        loop {
+            let room = place.order.lock().make_room(weight);
+            match room {
+                Room::Promised => return true,
+                Room::After(victims) => self.evict(place, victims),
+                Room::Never => return false,
+            }
+        }
+    }
+
+    fn evict(&self, place: &Place, victims: Vec<(PageId, u64)>) {
+        for ((number, index), weight) in victims {
+            let file = self.files.lock().by_number.get(&number).cloned();
+            if let Some(file) = file {
+                file.remove(index);
+                self.let_go(&file);
+            }
+            self.counters.evicted.add(1);
+            place.order.lock().release(weight);
+        }
+    }
+
+    /// Brings back what is in the directories, and gives up what is too much.
+    fn restore(&self) {
+        let mut seen = 0;
+        for place in &self.places {
+            for version in place.directory.versions() {
+                if self.ending.load(Ordering::Relaxed) {
+                    return;
+                }
+                let file = self.file(version);
+                if file.pages().is_empty()
+                    && self.places[file.place].directory.path() == place.directory.path()
+                {
+                    place.directory.remove(&version);
+                } else if self.places[file.place].directory.path() != place.directory.path() {
+                    // The directories or their sizes are others than before.
+                    place.directory.remove(&version);
+                }
+                self.let_go(&file);
+                seen += 1;
+                if seen % RESTORE_STEP == 0 {
+                    std::thread::sleep(RESTORE_PAUSE);
+                }
+            }
+            let excess = place.order.lock().excess();
+            self.evict(place, excess);
+            place.counted.store(true, Ordering::Release);
+        }
+        log::info!("data cache: {} pages, {} MiB, were there before", self.pages(), self.used() >> 20);
+    }
+
+    /// Whether all that was there before is counted.
+    #[cfg(test)]
+    pub(super) fn places_counted(&self) -> bool {
+        self.places.iter().all(|place| place.counted.load(Ordering::Acquire))
+    }
+
+    /// Whether no file is known.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.lock().by_number.is_empty()
+    }
+
+    /// Drops the pages whose time is over.
+    pub(super) fn expire(&self) {
+        let Some(ttl) = self.ttl else { return };
+        let files: Vec<Arc<CachedFile>> = self.files.lock().by_number.values().cloned().collect();
+        let now = (self.clock)();
+        for file in files {
+            if file.is_pinned() {
+                continue;
+            }
+            for (index, _) in file.pages().into_iter().filter(|(_, time)| time + ttl <= now) {
+                if self.drop_page(&file, index) {
+                    self.counters.expired.add(1);
+                }
+            }
+            self.let_go(&file);
+        }
+    }
+}
+
+impl Threads {
+    /// Starts them.
+    pub(super) fn start(store: &Arc<Store>, ttl_interval: Duration) -> io::Result<Self> {
+        let (puts, waiting) = bounded::<Put>(QUEUE);
+        let (stop, stopped) = bounded::<()>(0);
+        let mut threads =
+            Self { store: Arc::clone(store), puts: Some(puts), stop: Some(stop), running: Vec::new() };
+        for number in 0..WRITERS {
+            let (store, waiting) = (Arc::clone(store), waiting.clone());
+            threads.run(format!("cache-write-{number}"), move || write_pages(&store, &waiting))?;
+        }
+        let store = Arc::clone(store);
+        threads.run("cache-keeper".to_owned(), move || {
+            store.restore();
+            let tick = ttl_interval.clamp(Duration::from_millis(1), TICK_MAX);
+            while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
+                store.expire();
+            }
+        })?;
+        Ok(threads)
+    }
+
+    fn run(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.running.push(std::thread::Builder::new().name(name).spawn(work)?);
+        Ok(())
+    }
+
+    /// Hands a page over; false if too many wait already.
+    pub(super) fn put(&self, put: Put) -> bool {
+        let Some(puts) = &self.puts else { return false };
+        let Err(refused) = puts.try_send(put) else { return true };
+        self.store.counters.refused.add(1);
+        (refused.into_inner().done)();
+        false
+    }
+}
+
+fn write_pages(store: &Store, waiting: &Receiver<Put>) {
+    for Put { file, index, bytes, done } in waiting {
+        if !store.ending.load(Ordering::Relaxed) {
+            store.put(&file, index, &bytes);
+        }
+        done();
+        drop(bytes);
+        store.let_go(&file);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.store.ending.store(true, Ordering::Relaxed);
+        self.puts = None;
+        self.stop = None;
+        for thread in self.running.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the data cache panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::backend::local::LocalFs;
+use std::time::Duration;
+
+const PAGE: u64 = 256 << 10;
+
+/// A store, directories for the cache of it, and a clock that the test moves.
+struct Place {
+    store: TempDir,
+    dirs: Vec<TempDir>,
+    now: Arc<AtomicU64>,
+    options: DataOptions,
+}
+
+impl Place {
+    fn new(pages: u64, policy: Policy) -> Self {
+        Self::with(&[pages], policy)
+    }
+
+    /// With a directory for each of `sizes`, each for so many pages.
+    fn with(sizes: &[u64], policy: Policy) -> Self {
+        let dirs: Vec<TempDir> = sizes.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+        let now = Arc::new(AtomicU64::new(1_000_000));
+        let clock = Arc::clone(&now);
+        let weight = PAGE + record::record_len(PAGE) as u64;
+        let directories =
+            dirs.iter().zip(sizes).map(|(dir, pages)| (dir.path().to_owned(), pages * weight)).collect();
+        let options = DataOptions {
+            directories,
+            page_size: PAGE,
+            policy,
+            ttl: None,
+            ttl_interval: Duration::from_secs(3600),
+            origin: "a store".to_owned(),
+            clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+        };
+        Self { store: tempfile::tempdir().unwrap(), dirs, now, options }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.store.path().join(name), bytes).unwrap();
+    }
+
+    fn cache(&self) -> DataCache {
+        let below = Arc::new(LocalFs::open(self.store.path()).unwrap());
+        let cache = DataCache::open(below, &self.options).unwrap();
+        eventually(|| cache.shared.store.places_counted());
+        cache
+    }
+
+    /// What the cache takes on disk.
+    fn on_disk(&self) -> u64 {
+        self.dirs.iter().map(|dir| blocks(dir.path())).sum()
+    }
+
+    fn data_files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        self.dirs.iter().for_each(|dir| collect(dir.path(), &mut found));
+        found.retain(|path| path.extension().is_some_and(|extension| extension == "data"));
+        found
+    }
+}
+
+fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { collect(&path, found) } else { found.push(path) }
+    }
+}
+
+fn blocks(dir: &Path) -> u64 {
+    let mut found = Vec::new();
+    collect(dir, &mut found);
+    let data = found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "data"));
+    data.map(|path| fs::metadata(path).unwrap().blocks() * 512).sum()
+}
+
+fn eventually(mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+}
+
+fn bytes(seed: u64, len: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+fn path(name: &str) -> FsPath {
+    FsPath::parse(&format!("/{name}")).unwrap()
+}
+
+fn read(cache: &DataCache, name: &str, offset: u64, len: usize) -> Vec<u8> {
+    let ctx = Ctx::daemon();
+    FileSystem::open(cache, &ctx, &path(name)).unwrap().read_at(&ctx, offset, len).unwrap().to_vec()
+}
+
+/// Reads all of it, and waits until what was loaded is on disk or given up.
+fn read_all(cache: &DataCache, name: &str, expected: &[u8]) {
+    assert!(read(cache, name, 0, expected.len() + 10) == expected, "{name}");
+    settle(cache);
+}
+
+fn settle(cache: &DataCache) {
+    eventually(|| cache.shared.loads.is_empty());
+}
+
+fn loaded(cache: &DataCache) -> u64 {
+    cache.shared.store.counters.loaded.get()
+}
+
+#[test]
+fn what_was_read_once_is_not_read_from_below_again() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(1, 3 * PAGE + 1000);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    assert_eq!(loaded(&cache), content.len() as u64);
+    for (offset, len) in
+        [(0, 1), (PAGE - 1, 2), (70_000, 200_000), (3 * PAGE + 999, 10), (3 * PAGE + 1000, 1)]
+    {
+        let end = (offset as usize + len).min(content.len());
+        assert!(read(&cache, "file", offset, len) == content[offset as usize..end], "{offset} {len}");
+    }
+    read_all(&cache, "file", &content);
+    assert_eq!(loaded(&cache), content.len() as u64);
+    assert_eq!(cache.usage().pages, 4);
+}
+
+#[test]
+fn a_small_read_loads_its_page_and_no_other() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(2, 5 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    assert!(read(&cache, "file", 2 * PAGE + 5, 10) == content[2 * PAGE as usize + 5..][..10]);
+    assert_eq!(loaded(&cache), PAGE);
+    settle(&cache);
+    assert_eq!(cache.usage().pages, 1);
+}
+
+#[test]
+fn a_file_that_was_written_anew_shows_its_new_bytes() {
+    let place = Place::new(20, Policy::Lru);
+    let cache = place.cache();
+    for n in 0..5 {
+        let content = bytes(n, 2 * PAGE);
+        place.write("file", &content);
+        // The same length, and on a coarse clock perhaps the same time: what a writer does who means it.
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000 + n);
+        fs::File::open(place.store.path().join("file")).unwrap().set_modified(time).unwrap();
+        read_all(&cache, "file", &content);
+    }
+}
+
+#[test]
+fn pages_survive_a_restart() {
+    let place = Place::with(&[10, 30], Policy::Lru);
+    let files: Vec<(String, Vec<u8>)> =
+        (0..8).map(|n| (format!("file{n}"), bytes(n, (n + 1) * PAGE / 2))).collect();
+    files.iter().for_each(|(name, content)| place.write(name, content));
+    let cache = place.cache();
+    files.iter().for_each(|(name, content)| read_all(&cache, name, content));
+    let before = cache.usage();
+    drop(cache);
+    let cache = place.cache();
+    assert_eq!(cache.usage(), before);
+    files.iter().for_each(|(name, content)| read_all(&cache, name, content));
+    assert_eq!(loaded(&cache), 0);
+    // Before the directories have been looked through, a file is found by its name.
+    drop(cache);
+    let store = Store::open(&place.options).unwrap();
+    let attr = LocalFs::open(place.store.path()).unwrap().stat(&Ctx::daemon(), &path("file7")).unwrap();
+    let file = store.file(Version::of(record::origin("a store"), &attr));
+    assert_eq!(file.pages().len(), 4);
+}
+
+#[test]
+fn bytes_that_were_changed_on_disk_are_never_shown() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(3, 2 * PAGE);
+    place.write("file", &content);
+    let mut cache = place.cache();
+    for restart in [false, true] {
+        read_all(&cache, "file", &content);
+        let [data] = &place.data_files()[..] else { panic!("one file") };
+        let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+        file.write_all_at(b"damage", 100_000).unwrap();
+        if restart {
+            drop(cache);
+            cache = place.cache();
+        }
+        let damaged = cache.shared.store.counters.damaged.get();
+        read_all(&cache, "file", &content);
+        assert_eq!(cache.shared.store.counters.damaged.get(), damaged + 1);
+        // A file that is cut off, too.
+        settle(&cache);
+        file.set_len(PAGE + 7).unwrap();
+        read_all(&cache, "file", &content);
+        assert_eq!(cache.usage().pages, 2);
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_costs_its_pages_and_no_read() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(4, 3 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    fs::remove_dir_all(place.dirs[0].path()).unwrap();
+    read_all(&cache, "file", &content);
+    read_all(&cache, "file", &content);
+    assert_eq!(cache.usage().pages, 3);
+    let before = loaded(&cache);
+    read_all(&cache, "file", &content);
+    assert_eq!(loaded(&cache), before, "it is kept again");
+}
+
+#[test]
+fn the_limit_is_never_passed() {
+    for policy in [Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Unevictable] {
+        let place = Place::new(5, policy);
+        let cache = place.cache();
+        for n in 0..12 {
+            let (name, content) = (format!("file{n}"), bytes(n, 2 * PAGE));
+            place.write(&name, &content);
+            read_all(&cache, &name, &content);
+            place.now.fetch_add(store::FULL, Ordering::Relaxed);
+            assert!(place.on_disk() <= 5 * PAGE, "{policy:?}: {}", place.on_disk());
+            assert!(cache.usage().pages <= 5);
+        }
+        assert!(cache.usage().pages >= 4, "{policy:?}");
+        let evicted = cache.shared.store.counters.evicted.get();
+        assert_eq!(evicted > 0, policy != Policy::Unevictable, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_made_smaller_gives_up_what_is_too_much() {
+    let mut place = Place::new(10, Policy::Lru);
+    let content = bytes(5, 8 * PAGE);
+    place.write("file", &content);
+    read_all(&place.cache(), "file", &content);
+    place.options.directories[0].1 /= 3;
+    let cache = place.cache();
+    assert!(
+        cache.usage().pages <= 3 && place.on_disk() <= 4 * PAGE,
+        "{:?} {}",
+        cache.usage(),
+        place.on_disk()
+    );
+    read_all(&cache, "file", &content);
+}
+
+#[test]
+fn what_a_kill_leaves_half_written_is_given_back() {
+    let place = Place::new(10, Policy::Lru);
+    let content = bytes(6, 4 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read(&cache, "file", 0, 10);
+    settle(&cache);
+    drop(cache);
+    // A page without an entry, and half an entry at the end of the list.
+    let data = &place.data_files()[0];
+    fs::OpenOptions::new()
+        .write(true)
+        .open(data)
+        .unwrap()
+        .write_all_at(&content[..PAGE as usize], 2 * PAGE)
+        .unwrap();
+    let list = data.with_extension("pages");
+    let mut bytes = fs::read(&list).unwrap();
+    bytes.extend(&bytes.clone()[record::HEADER..record::HEADER + 20]);
+    fs::write(&list, bytes).unwrap();
+    let cache = place.cache();
+    assert_eq!(cache.usage().pages, 1);
+    assert!(place.on_disk() <= PAGE, "{}", place.on_disk());
+    read_all(&cache, "file", &content);
+    drop(cache);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    assert_eq!(loaded(&cache), 0);
+}
+
+#[test]
+fn a_page_goes_when_its_time_is_over() {
+    let mut place = Place::new(10, Policy::Lru);
+    place.options.ttl = Some(100);
+    let content = bytes(7, 2 * PAGE);
+    place.write("old", &content);
+    place.write("new", &content);
+    let cache = place.cache();
+    read_all(&cache, "old", &content);
+    place.now.fetch_add(60, Ordering::Relaxed);
+    read_all(&cache, "new", &content);
+    place.now.fetch_add(40, Ordering::Relaxed);
+    cache.shared.store.expire();
+    assert_eq!(cache.usage().pages, 2);
+    read_all(&cache, "new", &content);
+    assert_eq!(loaded(&cache), 4 * PAGE);
+    // Its age counts from when it came, also in the next process.
+    drop(cache);
+    place.now.fetch_add(60, Ordering::Relaxed);
+    let cache = place.cache();
+    cache.shared.store.expire();
+    assert_eq!(cache.usage().pages, 0);
+    assert_eq!(place.data_files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn readers_of_one_page_load_it_once() {
+    let place = Place::new(10, Policy::Lru);
+    let content = bytes(8, 4 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(read(&cache, "file", 0, content.len()) == content));
+        }
+    });
+    assert_eq!(loaded(&cache), content.len() as u64);
+}
+
+#[test]
+fn files_and_directories_are_dropped_when_asked_for() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(9, 2 * PAGE);
+    fs::create_dir_all(place.store.path().join("dir/below")).unwrap();
+    let names = ["one", "two", "dir/three", "dir/below/four"];
+    names.iter().for_each(|name| place.write(name, &content));
+    let cache = place.cache();
+    names.iter().for_each(|name| read_all(&cache, name, &content));
+    let ctx = Ctx::daemon();
+    assert_eq!(cache.drop_below(&ctx, &path("one")).unwrap(), 2);
+    assert_eq!(cache.drop_below(&ctx, &path("dir")).unwrap(), 4);
+    assert_eq!(cache.usage().pages, 2);
+    assert_eq!(cache.drop_all(), 2);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+    names.iter().for_each(|name| read_all(&cache, name, &content));
+}
+
+/// A simulated day of a machine: files come, are read at random by a few favourites and many others, are written anew and
+/// removed; the cache is damaged, restarted, and its clock goes on. Every byte is right, and no limit is passed.
+#[test]
+fn a_day_of_everything() {
+    let mut place = Place::with(&[6, 9], Policy::Lru);
+    place.options.ttl = Some(4 * 3600);
+    let mut seed = 11_u64;
+    let mut random = move |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    let mut files: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut cache = place.cache();
+    let (mut restarts, mut hits) = (0, 0);
+    while place.now.load(Ordering::Relaxed) < 1_000_000 + 24 * 3600 {
+        place.now.fetch_add(random(120), Ordering::Relaxed);
+        let name = format!("file{}", if random(3) > 0 { random(4) } else { random(40) });
+        match random(40) {
+            0..8 => {
+                let content = bytes(random(1 << 30), 1 + random(5 * PAGE));
+                place.write(&name, &content);
+                let time = std::time::UNIX_EPOCH + Duration::from_nanos(1 + random(1 << 62));
+                fs::File::open(place.store.path().join(&name)).unwrap().set_modified(time).unwrap();
+                files.insert(name, content);
+            }
+            8 => {
+                if files.remove(&name).is_some() {
+                    fs::remove_file(place.store.path().join(&name)).unwrap();
+                }
+            }
+            9 => {
+                settle(&cache);
+                let found = place.data_files();
+                if let Some(victim) = found.get(random(1 + found.len() as u64) as usize) {
+                    match random(3) {
+                        0 => fs::remove_file(victim).unwrap(),
+                        1 => fs::write(victim, b"nothing").unwrap(),
+                        _ => fs::write(victim.with_extension("pages"), b"nothing").unwrap(),
+                    }
+                }
+            }
+            10 => {
+                hits += cache.shared.store.counters.hit.get();
+                drop(cache);
+                cache = place.cache();
+                restarts += 1;
+            }
+            11 => cache.shared.store.expire(),
+            _ => {
+                let Some(content) = files.get(&name) else { continue };
+                let offset = random(content.len() as u64);
+                let len = (1 + random(2 * PAGE)).min(content.len() as u64 - offset);
+                let wanted = &content[offset as usize..(offset + len) as usize];
+                assert!(read(&cache, &name, offset, len as usize) == wanted, "{name} {offset} {len}");
+            }
+        }
+        if random(10) == 0 {
+            settle(&cache);
+            let limit: u64 = place.options.directories.iter().map(|(_, limit)| limit).sum();
+            let (used, disk) = (cache.usage().bytes, place.on_disk());
+            assert!(used <= limit && disk <= limit, "{used} and {disk} of {limit}");
+        }
+    }
+    assert!(restarts > 10 && hits > 10 * PAGE, "{restarts} {hits}");
+    cache.drop_all();
+    settle(&cache);
+    assert_eq!(cache.usage(), DataUse { pages: 0, bytes: 0 });
+    assert!(cache.shared.store.is_empty(), "files that nobody reads stay in the table");
+}
