@@ -51,6 +51,8 @@ use std::time::Duration;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
+use nix::sys::statfs::statfs;
 
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
@@ -64,6 +66,7 @@ use crate::fs::Ctx;
 use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
+use crate::metrics;
 use crate::session::LibraryChoice;
 use crate::session::Session;
 use crate::session::SessionOptions;
@@ -213,6 +216,8 @@ impl Plan {
             max_readahead: options.max_readahead,
             max_background: options.max_background,
             congestion_threshold: options.congestion_threshold,
+            passthrough: self.config.flag(&keys::FUSE_PASSTHROUGH),
+            over_stacked: self.root.is_on_overlay(),
             debug: self.debug(),
             ..defaults
         }
@@ -254,6 +259,14 @@ impl Root {
                 Ok(path) => Ok(Self::Alluxio(path)),
                 Err(problem) => refuse(&format!("cannot be mounted ({problem})")),
             },
+        }
+    }
+
+    /// Whether its files lie on overlayfs. A worker's are rather in memory or on a disk.
+    fn is_on_overlay(&self) -> bool {
+        match self {
+            Self::Alluxio(_) => false,
+            Self::Store(dir) => statfs(dir).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC),
         }
     }
 
@@ -406,6 +419,9 @@ fn log_state(vfs: &Vfs) {
         vfs.open_handles(),
         vfs.known_inodes()
     );
+    for sample in metrics::snapshot().iter().filter(|sample| sample.value > 0) {
+        log::info!("{sample}");
+    }
 }
 
 /// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.

@@ -10,6 +10,7 @@ mod files;
 mod handles;
 mod inodes;
 mod names;
+mod passthrough;
 mod process;
 mod stream;
 mod trail;
@@ -17,6 +18,7 @@ mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use self::dirs::OpenDir;
 use self::files::OpenFile;
 use self::handles::Handles;
 use self::inodes::Inodes;
+use self::passthrough::Passthrough;
 use self::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::Fault;
@@ -39,6 +42,9 @@ use crate::fs::Result;
 
 pub use self::handles::Fh;
 pub use self::inodes::Ino;
+pub use self::passthrough::BackingId;
+pub use self::passthrough::BackingIds;
+pub use self::passthrough::NoPassthrough;
 
 /// What the kernel may do with a file's pages between opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +108,10 @@ pub struct Opened {
     pub direct_io: bool,
     /// The kernel may keep the pages that it has.
     pub keep_cache: bool,
+    /// The kernel need not say when a descriptor is closed.
+    pub no_flush: bool,
+    /// The kernel reads this file by itself; the rest then does not matter.
+    pub backing: Option<BackingId>,
 }
 
 /// One entry for readdir.
@@ -141,6 +151,8 @@ pub struct Vfs {
     dirs: Handles<OpenDir>,
     writers: Mutex<HashMap<Ino, Writing>>,
     commits: Arc<Commits>,
+    /// Set when the kernel has said what it can.
+    passthrough: OnceLock<std::result::Result<Arc<Passthrough>, NoPassthrough>>,
     /// The mount waits for its end: what is open goes on, and nothing more is opened.
     draining: AtomicBool,
 }
@@ -156,6 +168,7 @@ impl Vfs {
             dirs: Handles::new(),
             writers: Mutex::default(),
             commits: Arc::default(),
+            passthrough: OnceLock::new(),
             draining: AtomicBool::new(false),
         }
     }
