@@ -45,8 +45,8 @@ pub struct Sample {
 impl fmt::Display for Sample {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.label {
-            "" => write!(out, "{} {}", self.name, self.value),
-            label => write!(out, "{} ({label}) {}", self.name, self.value),
+            "" => write!(out, "{} {}", self.value, self.name),
+            label => write!(out, "{} {} ({label})", self.value, self.name),
         }
     }
 }
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(names.len(), samples.len());
         let stacked = samples.iter().find(|sample| sample.label == "stacked file system").unwrap();
         assert!(stacked.value > before);
-        assert_eq!(stacked.to_string(), format!("opens for reading (stacked file system) {}", stacked.value));
-        assert!(samples[0].to_string().starts_with("reads "));
+        assert_eq!(stacked.to_string(), format!("{} opens for reading (stacked file system)", stacked.value));
+        assert!(samples[0].to_string().ends_with(" reads"));
     }
 }

@@ -419,9 +419,9 @@ fn log_state(vfs: &Vfs) {
         vfs.open_handles(),
         vfs.known_inodes()
     );
-    for sample in metrics::snapshot().iter().filter(|sample| sample.value > 0) {
-        log::info!("{sample}");
-    }
+    let counted = metrics::snapshot().into_iter().filter(|sample| sample.value > 0);
+    let counted: Vec<String> = counted.map(|sample| sample.to_string()).collect();
+    log::info!("Counted: {}", counted.join(", "));
 }
 
 /// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.

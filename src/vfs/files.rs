@@ -141,7 +141,9 @@ impl Vfs {
         // Another client has replaced the file. At this answer the kernel looks its name up once more, and opens the
         // inode of the new one, which shares no pages with this.
         if !self.inodes.is(ino, attr) {
-            return Err(Fault::Stale.into());
+            // Or this mount, which is about to say so.
+            self.check_readable(ino)?;
+            return Err(Fault::Reopen.into());
         }
         let held = self.hold_reader(ctx, ino, &*reader, flags)?;
         let unchanged = self.inodes.note_open(ino, Version::of(attr));

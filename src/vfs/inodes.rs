@@ -23,6 +23,9 @@ impl Ino {
     pub const ROOT: Self = Self(1);
 }
 
+/// Opens that give way to a writer who was told to look once more.
+const GIVE_WAY: u32 = 64;
+
 /// What of a file decides whether pages that the kernel holds are still its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
@@ -50,8 +53,10 @@ struct Node {
     shadows: Vec<Ino>,
     /// The version that was last opened.
     opened: Option<Version>,
-    /// The writer for whom it was parted from another one is yet to come; or, of a shadow, that it was.
-    awaits_writer: bool,
+    /// Names in this directory whose inode was parted for a writer who is yet to come, and how many opens by others give
+    /// way to him until he is taken to have given up. The kernel may look up and forget several inodes before it opens
+    /// one for him.
+    awaited: HashMap<Box<str>, u32>,
 }
 
 impl Node {
@@ -64,7 +69,7 @@ impl Node {
             children: HashMap::new(),
             shadows: Vec::new(),
             opened: None,
-            awaits_writer: false,
+            awaited: HashMap::new(),
         }
     }
 }
@@ -72,6 +77,8 @@ impl Node {
 struct Table {
     nodes: HashMap<Ino, Node>,
     next: u64,
+    /// How often a name came to stand for another file, or for none, by what this mount did.
+    changes: u64,
 }
 
 /// All live inodes.
@@ -82,7 +89,7 @@ pub(super) struct Inodes {
 impl Inodes {
     pub(super) fn new() -> Self {
         let root = Node::new(None, 0, FileKind::Directory);
-        Self { table: Mutex::new(Table { nodes: HashMap::from([(Ino::ROOT, root)]), next: 2 }) }
+        Self { table: Mutex::new(Table { nodes: HashMap::from([(Ino::ROOT, root)]), next: 2, changes: 0 }) }
     }
 
     /// The path of `ino`, or none if it was forgotten or its name is gone.
@@ -93,6 +100,20 @@ impl Inodes {
     /// The live inode of the name `name` in `parent`, uncounted.
     pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
         self.table.lock().nodes.get(&parent)?.children.get(name).copied()
+    }
+
+    /// A number that changes when this mount changes what a name stands for.
+    pub(super) fn changes(&self) -> u64 {
+        self.table.lock().changes
+    }
+
+    /// Whether `attr`, of the file that `name` in `parent` was at the time of `changes`, may be of one that has been
+    /// replaced since: the name's inode is of another.
+    pub(super) fn is_outdated(&self, parent: Ino, name: &str, attr: &Attr, changes: u64) -> bool {
+        let table = self.table.lock();
+        let Some(dir) = table.nodes.get(&parent) else { return false };
+        let is_another = |ino: &Ino| table.nodes.get(ino).is_some_and(|node| node.id != attr.id);
+        table.changes != changes && dir.children.get(name).is_some_and(is_another)
     }
 
     /// Counts one lookup of `name` in `parent`, which the backend says is the file of `attr`. A name that now
@@ -108,10 +129,8 @@ impl Inodes {
             }
             table.detach(parent, name);
         }
-        let for_writer = table.drop_shadows(parent, name, Some(attr.id));
-        let ino = table.add(parent, name, attr);
-        table.nodes.get_mut(&ino).expect("just added").awaits_writer = for_writer;
-        Some(ino)
+        table.drop_shadows(parent, name, Some(attr.id));
+        Some(table.add(parent, name, attr))
     }
 
     /// Takes the name of `ino` for another inode of the same file, which the next look-up makes: `ino` is open in a way
@@ -124,22 +143,41 @@ impl Inodes {
         if dir.children.get(&name) == Some(&ino) {
             dir.children.remove(&name);
             dir.shadows.push(ino);
-            table.nodes.get_mut(&ino).expect("just seen").awaits_writer = for_writer;
-        } else if for_writer && let Some(&successor) = dir.children.get(&name) {
-            // Somebody else has looked it up meanwhile, and perhaps not for writing.
-            table.nodes.get_mut(&successor).expect("a child is in the table").awaits_writer = true;
+        }
+        if for_writer {
+            dir.awaited.insert(name, GIVE_WAY);
         }
     }
 
-    /// Whether `ino` was made for a writer who has not opened it yet.
+    /// Whether another inode stands for the file of `ino`, too, so that the kernel knows attributes of it twice.
+    pub(super) fn has_twin(&self, ino: Ino) -> bool {
+        let table = self.table.lock();
+        let place = table.nodes.get(&ino).and_then(|node| node.place.as_ref());
+        place.is_some_and(|(parent, name)| !table.shadows(*parent, name).is_empty())
+    }
+
+    /// Whether an open of `ino` is to give way to a writer, for whom it was parted from another one.
     pub(super) fn awaits_writer(&self, ino: Ino) -> bool {
-        self.table.lock().nodes.get(&ino).is_some_and(|node| node.awaits_writer)
+        let mut table = self.table.lock();
+        let Some((dir, name)) = table.place_of(ino) else { return false };
+        if dir.children.get(&name) != Some(&ino) {
+            return false;
+        }
+        match dir.awaited.get_mut(&name) {
+            Some(1) => dir.awaited.remove(&name).is_some(),
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => false,
+        }
     }
 
     /// A writer has opened `ino`.
     pub(super) fn writer_came(&self, ino: Ino) {
-        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
-            node.awaits_writer = false;
+        let mut table = self.table.lock();
+        if let Some((dir, name)) = table.place_of(ino) {
+            dir.awaited.remove(&name);
         }
     }
 
@@ -158,7 +196,12 @@ impl Inodes {
 
     /// The name is gone: its inode stays for those who have it open, but has no path any more.
     pub(super) fn remove(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.table.lock().detach(parent, name)
+        let mut table = self.table.lock();
+        table.changes += 1;
+        if let Some(dir) = table.nodes.get_mut(&parent) {
+            dir.awaited.remove(name);
+        }
+        table.detach(parent, name)
     }
 
     /// The file of `ino` is gone, by whatever name it had.
@@ -175,6 +218,7 @@ impl Inodes {
             return;
         }
         let mut table = self.table.lock();
+        table.changes += 1;
         table.detach(new_parent, new_name);
         table.move_shadows((parent, name), (new_parent, new_name));
         let Some(ino) = table.nodes.get_mut(&parent).and_then(|node| node.children.remove(name)) else {
@@ -198,7 +242,9 @@ impl Inodes {
         match table.nodes.get_mut(&ino) {
             Some(node) if node.kind == attr.kind => {
                 let is_new = std::mem::replace(&mut node.id, attr.id) != attr.id;
-                if is_new && let Some((parent, name)) = node.place.clone() {
+                let place = node.place.clone();
+                table.changes += u64::from(is_new);
+                if is_new && let Some((parent, name)) = place {
                     table.drop_shadows(parent, &name, Some(attr.id));
                 }
                 true
@@ -239,6 +285,12 @@ impl Table {
         Some(FsPath::from_names(names.into_iter().rev()))
     }
 
+    /// The directory that `ino` is in, and its name there.
+    fn place_of(&mut self, ino: Ino) -> Option<(&mut Node, Box<str>)> {
+        let (parent, name) = self.nodes.get(&ino)?.place.clone()?;
+        Some((self.nodes.get_mut(&parent)?, name))
+    }
+
     fn add(&mut self, parent: Ino, name: &str, attr: &Attr) -> Ino {
         let ino = Ino(self.next);
         self.next += 1;
@@ -258,21 +310,17 @@ impl Table {
         Some(ino)
     }
 
-    /// The shadows of `name` in `parent` lose it, but those of the file `but`. Returns whether one that stays was parted
-    /// for a writer, which then is another's affair.
-    fn drop_shadows(&mut self, parent: Ino, name: &str, but: Option<u64>) -> bool {
-        let mut for_writer = false;
+    /// The shadows of `name` in `parent` lose it, but those of the file `but`.
+    fn drop_shadows(&mut self, parent: Ino, name: &str, but: Option<u64>) {
         for ino in self.shadows(parent, name) {
             let node = self.nodes.get_mut(&ino).expect("a shadow is in the table");
             if but == Some(node.id) {
-                for_writer |= std::mem::take(&mut node.awaits_writer);
                 continue;
             }
             node.place = None;
             let dir = self.nodes.get_mut(&parent).expect("it has shadows");
             dir.shadows.retain(|shadow| *shadow != ino);
         }
-        for_writer
     }
 
     /// The shadows of a name follow it.
@@ -424,8 +472,19 @@ mod tests {
         let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
         assert_ne!(old, new);
         assert!(inodes.awaits_writer(new) && !inodes.awaits_writer(old));
+        assert_eq!(text(&inodes, old).as_deref(), Some("/f"), "still");
+        inodes.forget(new, 1);
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert!(inodes.awaits_writer(new), "looked up, forgotten, and looked up once more");
         inodes.writer_came(new);
+        inodes.forget(new, 1);
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
         assert!(!inodes.awaits_writer(new));
+        // One who never comes is not waited for for ever.
+        inodes.part(new, true);
+        let newer = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert_eq!((0..1000).filter(|_| inodes.awaits_writer(newer)).count(), GIVE_WAY as usize);
+        inodes.forget(newer, 1);
         inodes.rename(Ino::ROOT, "f", dir, "g");
         assert_eq!(text(&inodes, old).as_deref(), Some("/d/g"));
         assert_eq!(text(&inodes, new).as_deref(), Some("/d/g"));
@@ -446,7 +505,7 @@ mod tests {
         };
         let inodes = Inodes::new();
         let old = parted(&inodes);
-        assert!(!inodes.awaits_writer(inodes.look_up(Ino::ROOT, "f", &attr(3, FILE)).unwrap()));
+        inodes.look_up(Ino::ROOT, "f", &attr(3, FILE)).unwrap();
         assert_eq!(inodes.path(old), None, "looked up as another");
 
         let inodes = Inodes::new();

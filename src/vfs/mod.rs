@@ -235,16 +235,32 @@ impl Vfs {
         }
     }
 
-    /// How long `attr` holds: not at all while the file is being written, here or elsewhere.
-    fn attr_ttl(&self, attr: &Attr) -> Duration {
-        if attr.complete { self.options.attr_timeout } else { Duration::ZERO }
+    /// How long `attr` of `ino` holds: not at all while the file is being written, here or elsewhere, or can be changed by
+    /// way of another inode.
+    fn attr_ttl(&self, ino: Ino, attr: &Attr) -> Duration {
+        if attr.complete && !self.inodes.has_twin(ino) { self.options.attr_timeout } else { Duration::ZERO }
+    }
+
+    /// `attr` of `name` in `parent`, as the backend shows them, for the inode that this mount writes it by: a new version is
+    /// in its place a moment before its inode is told.
+    fn as_written_here(&self, parent: Ino, name: &str, attr: Attr) -> Attr {
+        let Some(ino) = self.inodes.child(parent, name) else { return attr };
+        match self.stream(ino) {
+            Some(stream) if stream.replaces() => stream.attr(),
+            Some(stream) if stream.attr().id == attr.id => {
+                self.inodes.adopt(ino, &attr);
+                attr
+            }
+            Some(_) | None => attr,
+        }
     }
 
     /// Counts a look-up of `name` in `parent` and makes the answer for it.
     fn entry(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        let attr = self.as_written_here(parent, name, attr);
         let ino = self.inodes.look_up(parent, name, &attr).ok_or_else(|| FsError::new(Fault::Stale))?;
         let attr = self.shown(ino, attr);
-        let attr_ttl = self.attr_ttl(&attr);
+        let attr_ttl = self.attr_ttl(ino, &attr);
         Ok(Entry { ino, generation: 0, attr, attr_ttl, entry_ttl: self.options.entry_timeout })
     }
 }

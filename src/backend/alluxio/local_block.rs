@@ -64,7 +64,7 @@ impl Drop for Lease {
 struct Mapped {
     // Fields are dropped in this order: the mapping goes before the promise that it is good.
     map: Mmap,
-    _lease: Lease,
+    _lease: Box<Lease>,
 }
 
 impl AsRef<[u8]> for Mapped {
@@ -84,7 +84,7 @@ pub(super) enum Found {
 /// What came of a try to open a block's file.
 pub(super) enum Opened {
     /// The file, good as long as the lease is held.
-    Here(File, Lease),
+    Here(File, Box<Lease>),
     /// The worker names a file that cannot be opened here, for this reason.
     Elsewhere(FsError),
 }
@@ -130,7 +130,7 @@ pub(super) async fn open(
         Err(err) => return Ok(Opened::Elsewhere(named(&err))),
     };
     check_len(&file, len).map_err(|err| named(&err))?;
-    Ok(Opened::Here(file, lease))
+    Ok(Opened::Here(file, Box::new(lease)))
 }
 
 async fn lease(
