@@ -211,6 +211,7 @@ impl Plan {
             max_idle_threads: count(options.max_idle_threads),
             max_threads: options.max_threads.map_or(defaults.max_threads, count),
             clone_fd: options.clone_fd,
+            libfuse_loop: options.libfuse_loop,
             max_read: options.max_read,
             max_write: options.max_write.unwrap_or(defaults.max_write),
             max_readahead: options.max_readahead,

@@ -77,6 +77,7 @@ pub struct Session {
     /// For stoppers; the pool belongs to `run`.
     pool: Arc<OnceLock<Weak<Pool>>>,
     library: String,
+    libfuse_loop: bool,
 }
 
 /// What workers use.
@@ -148,11 +149,16 @@ impl Session {
             linger: options.linger,
         };
         let live = Arc::new(Live { transport, mounted, max_write });
-        Ok(Self { device, live, end: End(place), limits, pool: Arc::default(), library: name })
+        let (pool, libfuse_loop) = (Arc::default(), options.libfuse_loop);
+        Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop })
     }
 
     /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
     pub fn run(self) -> io::Result<()> {
+        if self.libfuse_loop {
+            info!("Serving by libfuse's own loop");
+            return self.live.mounted.loop_of_libfuse(self.limits.max_threads, self.limits.max_idle);
+        }
         let pool = Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits)?;
         self.pool.set(Arc::downgrade(&pool)).expect("a session runs once, as running consumes it");
         let path = self.end.0.path().display().to_string();

@@ -46,6 +46,8 @@ pub struct SessionOptions {
     /// Those local files may lie on overlayfs, or another file system over others. Then this one may be no part of such
     /// a file system itself.
     pub over_stacked: bool,
+    /// Serve by libfuse's own loop instead of the session's, to compare them.
+    pub libfuse_loop: bool,
     /// Have libfuse print each request.
     pub debug: bool,
 }
@@ -70,6 +72,7 @@ impl SessionOptions {
             congestion_threshold: None,
             passthrough: true,
             over_stacked: false,
+            libfuse_loop: false,
             debug: false,
         }
     }

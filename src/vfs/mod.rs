@@ -18,12 +18,12 @@ mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use self::commits::Commits;
 use self::dirs::OpenDir;
@@ -152,7 +152,7 @@ pub struct Vfs {
     writers: Mutex<HashMap<Ino, Writing>>,
     commits: Arc<Commits>,
     /// Set when the kernel has said what it can.
-    passthrough: OnceLock<std::result::Result<Arc<Passthrough>, NoPassthrough>>,
+    passthrough: RwLock<Option<std::result::Result<Arc<Passthrough>, NoPassthrough>>>,
     /// The mount waits for its end: what is open goes on, and nothing more is opened.
     draining: AtomicBool,
 }
@@ -168,7 +168,7 @@ impl Vfs {
             dirs: Handles::new(),
             writers: Mutex::default(),
             commits: Arc::default(),
-            passthrough: OnceLock::new(),
+            passthrough: RwLock::new(None),
             draining: AtomicBool::new(false),
         }
     }

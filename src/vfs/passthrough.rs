@@ -242,10 +242,13 @@ fn refused(error: &io::Error) -> &'static Counter {
 }
 
 impl Vfs {
-    /// Passes files through from now on, or says why not. Called once at most, before the first open.
+    /// Passes files through from now on, or says why not. Called by each session before its first request.
     pub fn set_passthrough(&self, ids: std::result::Result<Box<dyn BackingIds>, NoPassthrough>) {
-        let known = self.passthrough.set(ids.map(|ids| Arc::new(Passthrough::new(ids))));
-        assert!(known.is_ok(), "a file system is mounted once");
+        *self.passthrough.write() = Some(ids.map(|ids| Arc::new(Passthrough::new(ids))));
+    }
+
+    fn passthrough(&self) -> Option<std::result::Result<Arc<Passthrough>, NoPassthrough>> {
+        self.passthrough.read().clone()
     }
 
     /// Enters that `reader` is opened for `ino`, and decides how the kernel is to read it. None if nothing is passed
@@ -257,7 +260,7 @@ impl Vfs {
         reader: &dyn FileReader,
         flags: i32,
     ) -> Result<Option<Held>> {
-        let passthrough = match self.passthrough.get() {
+        let passthrough = match self.passthrough() {
             None => return Ok(None),
             Some(Err(reason)) => {
                 reason.counter().count();
@@ -290,7 +293,7 @@ impl Vfs {
 
     /// Enters that `ino` is opened for writing. None if nothing is passed through.
     pub(super) fn hold_writer(&self, ino: Ino) -> Result<Option<Held>> {
-        let Some(Ok(passthrough)) = self.passthrough.get() else { return Ok(None) };
+        let Some(Ok(passthrough)) = self.passthrough() else { return Ok(None) };
         match passthrough.plain(ino) {
             Some(held) => {
                 self.inodes.writer_came(ino);
