@@ -41,7 +41,8 @@ const VERSIONS: [Version; 2] = [
         packages: "`apt-get install libfuse3-dev` or `yum install fuse3-devel`",
         library: "Fuse3",
         functions: "fuse_(pkgversion|reply_(err|none|buf|iov)|req_(ctx|userdata|interrupt_func)|opt_free_args|\
-                    session_(new|mount|unmount|fd|process_buf|exit|destroy|custom_io|custom_io_317|set_sync_init))",
+                    session_(new|mount|unmount|fd|process_buf|exit|destroy|custom_io|custom_io_317|set_sync_init|loop_mt)|\
+                    loop_cfg_(create|destroy|set_max_threads|set_idle_threads))",
         types: "fuse_(lowlevel_ops|file_info|ctx|buf|args|forget_data|custom_io_base)",
     },
 ];

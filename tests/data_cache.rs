@@ -9,7 +9,6 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -142,6 +141,29 @@ fn files_are_brought_there_looked_for_and_dropped_by_a_command() {
     let output = process::output_within(plain.command().arg("preload").arg(plain.path()), LIMIT);
     assert!(String::from_utf8_lossy(&output.stderr).contains("no mount with a data cache"), "{output:?}");
     plain.unmount();
+}
+
+#[test]
+fn a_file_that_is_there_whole_is_read_by_the_kernel() {
+    if !users::are_available() {
+        return;
+    }
+    let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    content::write_file(&store.path().join("file"), 6, 3 * MIB + 7).unwrap();
+    let spec = cached(store.path(), dir.path(), "64MB");
+    let passed = "opens for reading (passed through)";
+    let mount = spec.start();
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
+    filled(&mount, 3 * MIB);
+    assert_eq!(mount.counted(passed), 0);
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
+    assert_eq!(mount.counted(passed), 1);
+    mount.unmount();
+    // One that an earlier process has left is checked first.
+    let mount = spec.start();
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
+    assert_eq!((mount.counted(passed), figure(&mount, "loaded")), (1, 0));
+    mount.unmount();
 }
 
 #[test]

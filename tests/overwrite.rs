@@ -233,25 +233,39 @@ fn no_reader_gets_pages_of_another_version() {
     let cluster = Cluster::get();
     let dir = cluster.directory("pages");
     for (libfuse, mode) in [(2, "kernel_cache"), (3, "auto_cache"), (3, "attr_timeout=9")] {
-        let mount = Spec::alluxio(&cluster, &dir.path).libfuse(libfuse).option(mode).start();
-        let file = mount.path().join(mode);
-        content::write_file(&file, 1, 100_000).unwrap();
-        let old = File::open(&file).unwrap();
-        content::check_range(&old, 1, 0, 4096).unwrap();
-        content::overwrite_file(&file, 2, 50_000).unwrap();
-        // Through the old handle: bytes of the new version that the kernel has, or an error.
-        let mut got = vec![0; 50_000];
-        match old.read_at(&mut got, 0) {
-            Ok(count) => {
-                let mut expected = vec![0; count];
-                content::fill(2, 0, &mut expected);
-                assert!(got[..count] == expected, "{mode}: {count} bytes are of no one version");
+        for wanted in ["true", "false"] {
+            let mount = Spec::alluxio(&cluster, &dir.path)
+                .libfuse(libfuse)
+                .option(mode)
+                .property("alluxio.fuse.passthrough.enabled", wanted)
+                .start();
+            let file = mount.path().join(format!("{mode}-{wanted}"));
+            content::write_file(&file, 1, 100_000).unwrap();
+            let old = File::open(&file).unwrap();
+            let passthrough = mount.counted("opens for reading (passed through)") > 0;
+            content::check_range(&old, 1, 0, 4096).unwrap();
+            content::overwrite_file(&file, 2, 50_000).unwrap();
+            // Through the old handle: the bytes that it opened, where the kernel reads them by itself; else bytes of the new
+            // version that the kernel has, or an error.
+            let mut got = vec![0; 50_000];
+            match old.read_at(&mut got, 0) {
+                Ok(count) => {
+                    let is_version = |seed| {
+                        let mut expected = vec![0; count];
+                        content::fill(seed, 0, &mut expected);
+                        got[..count] == expected
+                    };
+                    assert!(
+                        is_version(1) && passthrough || is_version(2) && !passthrough,
+                        "{mode}: {count} bytes are not of the version that they should be of"
+                    );
+                }
+                Err(err) => assert_eq!(err.raw_os_error(), Some(libc::ESTALE), "{mode}"),
             }
-            Err(err) => assert_eq!(err.raw_os_error(), Some(libc::ESTALE), "{mode}"),
+            content::check_file(&file, 2, 50_000).unwrap();
+            drop(old);
+            content::check_file(&file, 2, 50_000).unwrap();
+            mount.unmount();
         }
-        content::check_file(&file, 2, 50_000).unwrap();
-        drop(old);
-        content::check_file(&file, 2, 50_000).unwrap();
-        mount.unmount();
     }
 }

@@ -300,6 +300,25 @@ fn others_see_the_mount_of_a_user_as_far_as_they_are_let() {
 }
 
 #[test]
+fn the_kernel_reads_nothing_by_itself_for_the_mount_of_an_ordinary_user() {
+    let name = "the_kernel_reads_nothing_by_itself_for_the_mount_of_an_ordinary_user";
+    if !in_a_namespace_for_all_users(name, "# nothing") {
+        return;
+    }
+    let nobody = users::named("nobody");
+    for libfuse in [2, 3] {
+        let store = tempfile::tempdir().unwrap();
+        chmod(store.path(), 0o755).unwrap();
+        fs::write(store.path().join("file"), b"content").unwrap();
+        let mount = Spec::local(store.path()).libfuse(libfuse).by(&nobody).start();
+        nobody.run(|| assert_eq!(fs::read(mount.path().join("file")).unwrap(), b"content"));
+        assert_eq!(mount.logged("Passthrough: not in use (it needs CAP_SYS_ADMIN)").len(), 1);
+        assert_eq!(mount.counted("opens for reading (not permitted)"), 1);
+        mount.unmount();
+    }
+}
+
+#[test]
 fn what_an_ordinary_user_may_not_do_is_eacces_or_eperm() {
     if !in_a_namespace_for_all_users("what_an_ordinary_user_may_not_do_is_eacces_or_eperm", "# nothing") {
         return;

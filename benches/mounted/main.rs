@@ -4,12 +4,14 @@
 //! Settings, from the environment: `BENCH_ROUNDS` (5), `BENCH_FILE_MB` (128, each of five files),
 //! `BENCH_FILES` (800 small files), `BENCH_SECONDS` (2, for each measure of random reads), `BENCH_OPTIONS`
 //! (`direct_io`, of `-o` for both mounts), `BENCH_SHORT_CIRCUIT` (`true`), `BENCH_JAVA` (`false` leaves it out),
-//! `BENCH_QUICK` (small values for all of these: does it run, not how fast).
+//! `BENCH_QUICK` (small values for all of these: does it run, not how fast), `BENCH_PART` (`all`; `local` for what
+//! `local` compares instead).
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by its panic")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod local;
 mod report;
 mod work;
 
@@ -31,6 +33,10 @@ use work::Sizes;
 fn main() -> ExitCode {
     let settings = Settings::from_environment();
     let cluster = Cluster::get();
+    if settings.part == "local" {
+        local::run(&settings, &cluster);
+        return ExitCode::SUCCESS;
+    }
     let sides = Sides::mount(&settings, &cluster);
     let names: Vec<&str> = sides.roots.iter().map(|(name, _)| *name).collect();
     let mut results = Results::new(&names);
@@ -73,6 +79,7 @@ fn run_round(settings: &Settings, sides: &Sides, round: usize, results: &mut Res
 }
 
 struct Settings {
+    part: String,
     rounds: usize,
     sizes: Sizes,
     options: String,
@@ -85,6 +92,7 @@ impl Settings {
         let quick = std::env::var_os("BENCH_QUICK").is_some();
         let default = |thorough: u64, brief: u64| if quick { brief } else { thorough };
         Settings {
+            part: variable("BENCH_PART", "all".to_owned()),
             rounds: usize::try_from(variable("BENCH_ROUNDS", default(5, 2))).unwrap().max(1),
             sizes: Sizes {
                 file_bytes: variable("BENCH_FILE_MB", default(128, 16)) << 20,

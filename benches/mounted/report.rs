@@ -13,7 +13,7 @@ pub(crate) struct Results {
 }
 
 struct Row {
-    job: &'static str,
+    job: String,
     unit: &'static str,
     rates: BTreeMap<String, Vec<Option<f64>>>,
 }
@@ -25,8 +25,13 @@ impl Results {
 
     /// One figure more; none if the job failed.
     pub(crate) fn add(&mut self, job: &Job, side: &str, rate: Option<f64>) {
-        let at = self.rows.iter().position(|row| row.job == job.name).unwrap_or_else(|| {
-            self.rows.push(Row { job: job.name, unit: job.unit, rates: BTreeMap::new() });
+        self.add_named(job.name, job.unit, side, rate);
+    }
+
+    /// The same for what is no job of `work`.
+    pub(crate) fn add_named(&mut self, job: &str, unit: &'static str, side: &str, rate: Option<f64>) {
+        let at = self.rows.iter().position(|row| row.job == job).unwrap_or_else(|| {
+            self.rows.push(Row { job: job.to_owned(), unit, rates: BTreeMap::new() });
             self.rows.len() - 1
         });
         self.rows[at].rates.entry(side.to_owned()).or_default().push(rate);

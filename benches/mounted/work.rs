@@ -240,7 +240,7 @@ fn small_files(site: &Site, sizes: &Sizes, threads: usize) -> Vec<PathBuf> {
 }
 
 /// Runs `work` in `count` threads at once and returns the seconds until the last was done.
-fn in_threads(count: usize, work: impl Fn(usize) -> io::Result<()> + Sync) -> io::Result<f64> {
+pub(crate) fn in_threads(count: usize, work: impl Fn(usize) -> io::Result<()> + Sync) -> io::Result<f64> {
     let work = &work;
     let start = Instant::now();
     thread::scope(|scope| {
@@ -261,7 +261,7 @@ fn wait_complete(files: impl IntoIterator<Item = (PathBuf, u64)>) -> io::Result<
 }
 
 /// Pages, names and attributes that the kernel keeps. Only root can; otherwise the report says so.
-fn drop_caches() {
+pub(crate) fn drop_caches() {
     let _ = fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
@@ -270,10 +270,10 @@ pub(crate) fn can_drop_caches() -> bool {
     fs::OpenOptions::new().write(true).open("/proc/sys/vm/drop_caches").is_ok()
 }
 
-fn expect(holds: bool, otherwise: &str) -> io::Result<()> {
+pub(crate) fn expect(holds: bool, otherwise: &str) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::other(otherwise)) }
 }
 
-fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

@@ -190,6 +190,8 @@ keys! { CLIENT, Client;
     FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
     /// Keeps the times that applications set, in an extended attribute of the file. Not one of Alluxio's.
     FUSE_TIMES: Kind::Flag, "alluxio.fuse.times.enabled" = "true";
+    /// Lets the kernel read files by itself whose bytes are one local file. Needs CAP_SYS_ADMIN. Not one of Alluxio's.
+    FUSE_PASSTHROUGH: Kind::Flag, "alluxio.fuse.passthrough.enabled" = "true";
     /// How clients say who they are.
     SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";
     /// TLS to masters and workers.

@@ -65,6 +65,8 @@ pub struct MountOptions {
     pub max_threads: Option<u32>,
     /// Each worker gets a descriptor of its own.
     pub clone_fd: bool,
+    /// libfuse's own loop serves instead of ours: only to compare them.
+    pub libfuse_loop: bool,
     /// Every operation is logged.
     pub debug: bool,
     /// The mount point may have entries, which the mount hides.
@@ -101,6 +103,7 @@ impl Default for MountOptions {
             max_idle_threads: 64,
             max_threads: None,
             clone_fd: false,
+            libfuse_loop: false,
             debug: false,
             nonempty: false,
             fs_name: None,
@@ -170,7 +173,7 @@ const WITHOUT_EFFECT: [&str; 29] = [
 ];
 
 /// Words that this program acts upon.
-const OWN_WORDS: [&str; 24] = [
+const OWN_WORDS: [&str; 25] = [
     "direct_io",
     "kernel_cache",
     "auto_cache",
@@ -187,6 +190,7 @@ const OWN_WORDS: [&str; 24] = [
     "max_idle_threads=",
     "max_threads=",
     "clone_fd",
+    "libfuse_loop",
     "debug",
     "nonempty",
     "fsname=",
@@ -275,6 +279,7 @@ impl MountOptions {
             "max_idle_threads" => self.max_idle_threads = whole(value, 1, u32::MAX)?,
             "max_threads" => self.max_threads = Some(whole(value, 1, u32::MAX)?),
             "clone_fd" => self.clone_fd = true,
+            "libfuse_loop" => self.libfuse_loop = true,
             "debug" => self.debug = true,
             "nonempty" => self.nonempty = true,
             "fsname" => self.fs_name = Some(filled(value)?),

@@ -46,6 +46,8 @@ pub enum Fault {
     ReadOnly,
     /// What the handle or inode stood for is gone.
     Stale,
+    /// The same file is to be looked up and opened once more, which the kernel does by itself.
+    Reopen,
     /// The handle is unknown, or not open for this.
     BadHandle,
     /// The caller was interrupted while waiting.
@@ -142,6 +144,7 @@ impl fmt::Display for Fault {
             Self::CrossDevice => "on another file system",
             Self::ReadOnly => "read-only file system",
             Self::Stale => "no longer there",
+            Self::Reopen => "look up and open it once more",
             Self::BadHandle => "bad file handle",
             Self::Interrupted => "interrupted",
             Self::TimedOut => "timed out",

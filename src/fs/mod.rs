@@ -4,12 +4,15 @@
 //! The model is Alluxio's: a file is written once, from its first byte to its last, by one writer, and
 //! can be read when it is complete.
 
+mod backing;
 mod cancel;
 mod error;
 mod layer;
 mod path;
 mod types;
 
+pub use backing::Backing;
+pub use backing::NoBacking;
 pub use cancel::Cancel;
 pub use cancel::Ctx;
 pub use error::Fault;
@@ -114,6 +117,12 @@ pub trait FileReader: Send + Sync {
 
     /// The bytes at `offset`, up to `len` of them: fewer only at the end of the file, none past it.
     fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices>;
+
+    /// The one local file that has just the bytes of this one, each at its place, or why there is none. The file is
+    /// then read without this reader. An error is no reason not to read on by [`Self::read_at`].
+    fn backing(&self, _ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+        Ok(Err(NoBacking::Pieces))
+    }
 }
 
 /// A file that is being written, by one thread at a time, in offset order. Dropped without a commit, it

@@ -40,6 +40,7 @@ pub(super) fn from_config(config: &Config, origin: String) -> Result<Option<Data
             .flag(&keys::USER_CLIENT_CACHE_TTL)
             .then(|| seconds(config, &keys::USER_CLIENT_CACHE_TTL_SECONDS)),
         ttl_interval: Duration::from_secs(seconds(config, &keys::USER_CLIENT_CACHE_TTL_INTERVAL)),
+        below_is_local: origin.starts_with("file:"),
         origin,
         clock: Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
     }))

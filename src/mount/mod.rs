@@ -52,6 +52,8 @@ use std::time::Duration;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
+use nix::sys::statfs::statfs;
 
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
@@ -66,6 +68,7 @@ use crate::fs::Ctx;
 use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
+use crate::metrics;
 use crate::session::LibraryChoice;
 use crate::session::Session;
 use crate::session::SessionOptions;
@@ -210,11 +213,14 @@ impl Plan {
             max_idle_threads: count(options.max_idle_threads),
             max_threads: options.max_threads.map_or(defaults.max_threads, count),
             clone_fd: options.clone_fd,
+            libfuse_loop: options.libfuse_loop,
             max_read: options.max_read,
             max_write: options.max_write.unwrap_or(defaults.max_write),
             max_readahead: options.max_readahead,
             max_background: options.max_background,
             congestion_threshold: options.congestion_threshold,
+            passthrough: self.config.flag(&keys::FUSE_PASSTHROUGH),
+            over_stacked: self.root.is_on_overlay(),
             debug: self.debug(),
             ..defaults
         }
@@ -269,6 +275,14 @@ impl Root {
                 let host = config.optional_text(&keys::MASTER_HOSTNAME).unwrap_or_default();
                 format!("alluxio://{};{host}:{}", names.join(";"), config.int(&keys::MASTER_RPC_PORT))
             }
+        }
+    }
+
+    /// Whether its files lie on overlayfs. A worker's are rather in memory or on a disk.
+    fn is_on_overlay(&self) -> bool {
+        match self {
+            Self::Alluxio(_) => false,
+            Self::Store(dir) => statfs(dir).is_ok_and(|stat| stat.filesystem_type() == OVERLAYFS_SUPER_MAGIC),
         }
     }
 
@@ -429,6 +443,9 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
     if let Some(data) = data {
         log::info!("{}", data.report());
     }
+    let counted = metrics::snapshot().into_iter().filter(|sample| sample.value > 0);
+    let counted: Vec<String> = counted.map(|sample| sample.to_string()).collect();
+    log::info!("Counted: {}", counted.join(", "));
 }
 
 /// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.

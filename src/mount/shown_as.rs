@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::fs::Attr;
+use crate::fs::Backing;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
 use crate::fs::DirEntry;
@@ -13,6 +14,7 @@ use crate::fs::FileWriter;
 use crate::fs::FsPath;
 use crate::fs::Layer;
 use crate::fs::Listing;
+use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Slices;
@@ -123,6 +125,10 @@ impl FileReader for ShownReader {
 
     fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {
         self.inner.read_at(ctx, offset, len)
+    }
+
+    fn backing(&self, ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+        self.inner.backing(ctx)
     }
 }
 

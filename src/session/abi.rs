@@ -172,6 +172,13 @@ plain! {
         len: i64,
     }
 
+    /// `fuse_backing_map`, an argument of ioctl(2): a file that the kernel is to read by itself.
+    struct BackingMap: 16 {
+        fd: i32,
+        flags: u32,
+        padding: u64,
+    }
+
     /// `fuse_getxattr_out`: the length of an extended attribute, or of the names of all.
     struct XattrOut: 8 {
         size: u32,
@@ -217,6 +224,8 @@ pub(super) const WRITE_IN_LEN: usize = 40;
 
 const FOPEN_DIRECT_IO: u32 = 1 << 0;
 const FOPEN_KEEP_CACHE: u32 = 1 << 1;
+const FOPEN_NOFLUSH: u32 = 1 << 5;
+const FOPEN_PASSTHROUGH: u32 = 1 << 7;
 
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
@@ -285,8 +294,13 @@ impl AttrOut {
 impl From<&Opened> for OpenOut {
     fn from(opened: &Opened) -> Self {
         let flag = |set: bool, bit: u32| if set { bit } else { 0 };
-        let open_flags = flag(opened.direct_io, FOPEN_DIRECT_IO) | flag(opened.keep_cache, FOPEN_KEEP_CACHE);
-        Self { fh: opened.fh.0, open_flags, backing_id: 0 }
+        let no_flush = flag(opened.no_flush, FOPEN_NOFLUSH);
+        let (mode, backing_id) = match opened.backing {
+            // It excludes the kernel's own pages. With `direct_io` beside it reads would come here all the same.
+            Some(id) => (FOPEN_PASSTHROUGH, id.0),
+            None => (flag(opened.direct_io, FOPEN_DIRECT_IO) | flag(opened.keep_cache, FOPEN_KEEP_CACHE), 0),
+        };
+        Self { fh: opened.fh.0, open_flags: mode | no_flush, backing_id }
     }
 }
 
@@ -307,6 +321,8 @@ impl From<&StatFs> for StatfsOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::BackingId;
+    use crate::vfs::Fh;
 
     fn attr() -> fs::Attr {
         fs::Attr {
@@ -341,6 +357,15 @@ mod tests {
         assert_eq!(bytes[8..12], 500_000_000u32.to_ne_bytes());
         assert_eq!(bytes[16..24], 77u64.to_ne_bytes());
         assert_eq!(bytes[16 + 60..16 + 64], 0o104_755u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_reads_by_itself_is_opened_in_no_other_way() {
+        let plain = Opened { fh: Fh(5), direct_io: true, keep_cache: true, no_flush: false, backing: None };
+        let out = OpenOut::from(&plain);
+        assert_eq!((out.fh, out.open_flags, out.backing_id), (5, FOPEN_DIRECT_IO | FOPEN_KEEP_CACHE, 0));
+        let out = OpenOut::from(&Opened { no_flush: true, backing: Some(BackingId(3)), ..plain });
+        assert_eq!((out.open_flags, out.backing_id), (FOPEN_PASSTHROUGH | FOPEN_NOFLUSH, 3));
     }
 
     #[test]

@@ -128,7 +128,7 @@ where
         let outcome =
             work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
         match outcome {
-            Ok(answer) => request.succeed(op, answer),
+            Ok(answer) => request.succeed(op, subject, answer),
             Err(err) => {
                 log_failure(&request, op, subject, &err);
                 if let (Op::Setattr, Subject::Inode(ino)) = (op, subject) {
@@ -176,12 +176,20 @@ impl Request {
         Self { raw: Some(raw), shared, caller, interrupt }
     }
 
-    fn succeed(mut self, op: Op, answer: Answer) {
+    fn succeed(mut self, op: Op, subject: Subject<'_>, answer: Answer) {
         let raw = self.take_raw();
-        if let Err(err) = send(raw, &answer) {
-            // ENOENT: the kernel has given up the request meanwhile. What it does not know of is undone.
-            debug!("Reply to {} not taken: {err} (pid {})", op.name(), self.caller.pid);
-            undo(&self.shared.vfs, &answer);
+        match send(raw, &answer) {
+            Ok(()) => {}
+            // The kernel could not read the bytes, and has answered with EIO by itself.
+            Err(Errno::EFAULT) => {
+                let detail = "a block file became shorter while it was mapped";
+                log_failure(&self, op, subject, &FsError::because(Fault::Io, detail));
+            }
+            Err(err) => {
+                // ENOENT: the kernel has given up the request meanwhile. What it does not know of is undone.
+                debug!("Reply to {} not taken: {err} (pid {})", op.name(), self.caller.pid);
+                undo(&self.shared.vfs, &answer);
+            }
         }
     }
 

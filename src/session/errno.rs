@@ -26,7 +26,7 @@ pub(super) fn errno(fault: Fault) -> c_int {
         Fault::Busy => libc::EBUSY,
         Fault::CrossDevice => libc::EXDEV,
         Fault::ReadOnly => libc::EROFS,
-        Fault::Stale => libc::ESTALE,
+        Fault::Stale | Fault::Reopen => libc::ESTALE,
         Fault::BadHandle => libc::EBADF,
         Fault::Interrupted => libc::EINTR,
         Fault::TimedOut => libc::ETIMEDOUT,
@@ -38,7 +38,7 @@ pub(super) fn errno(fault: Fault) -> c_int {
 /// what cannot be had, debug where that is everyday life.
 pub(super) fn level(fault: Fault) -> Level {
     match fault {
-        Fault::NotFound | Fault::NoData | Fault::Interrupted => Level::Debug,
+        Fault::NotFound | Fault::NoData | Fault::Interrupted | Fault::Reopen => Level::Debug,
         Fault::NoSpace | Fault::TimedOut | Fault::Unavailable | Fault::Stale | Fault::Io => Level::Error,
         Fault::Exists
         | Fault::NotDirectory

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::ffi::c_int;
+use std::ffi::c_uint;
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -113,6 +114,21 @@ impl Mounted {
         let padded = PaddedBuf { buf, later_members: [0; 4] };
         // SAFETY: the session lives, and the request is complete, as the kernel delivered it.
         unsafe { self.functions.fuse_session_process_buf(self.session.as_ptr(), (&raw const padded).cast()) };
+    }
+
+    /// Serves by libfuse's own loop until the session ends. None if this libfuse is too old for it.
+    pub(super) fn loop_of_libfuse(&self, max_threads: c_uint, max_idle: c_uint) -> Option<c_int> {
+        self.functions.fuse_loop_cfg_create.as_ref().ok()?;
+        // SAFETY: the settings are made by this library and live until the loop has ended; so does the session. The loop
+        // is the one that takes such settings, as both came with 3.12.
+        unsafe {
+            let settings = self.functions.fuse_loop_cfg_create();
+            self.functions.fuse_loop_cfg_set_max_threads(settings, max_threads);
+            self.functions.fuse_loop_cfg_set_idle_threads(settings, max_idle);
+            let code = self.functions.fuse_session_loop_mt(self.session.as_ptr(), settings);
+            self.functions.fuse_loop_cfg_destroy(settings);
+            Some(code)
+        }
     }
 
     pub(super) fn exit(&self) {

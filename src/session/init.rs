@@ -79,7 +79,7 @@ const REFUSED: u64 = flag::POSIX_LOCKS
     | flag::HANDLE_KILLPRIV
     | flag::POSIX_ACL
     | flag::EXPLICIT_INVAL_DATA
-    // These need a part of the session that takes them up; it asks for them by `Wishes::flags` then.
+    // These need a part of the session that takes them up, and are asked for then.
     | flag::PASSTHROUGH
     | flag::OVER_IO_URING;
 
@@ -95,6 +95,16 @@ pub(super) struct Wishes {
     pub(super) max_background: u16,
     /// From how many on the kernel holds back more read-ahead.
     pub(super) congestion_threshold: u16,
+    /// How many file systems may lie one on the other below this one, so that it may pass files through to them; 0 for
+    /// no passthrough. Each is one less that may lie above.
+    pub(super) stack_depth: u32,
+}
+
+/// What was agreed that others must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Agreed {
+    /// Whether files can be passed through.
+    pub(super) passthrough: bool,
 }
 
 impl Wishes {
@@ -121,7 +131,7 @@ impl Wishes {
 }
 
 /// Answers the kernel's INIT by way of libfuse. Must run before anyone else reads from the session.
-pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer) -> io::Result<()> {
+pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer) -> io::Result<Agreed> {
     let device = mounted.fd();
     loop {
         let len = receive(device, buffer)?;
@@ -146,14 +156,16 @@ pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer)
         }
         let answer = complete(&body, &offer, wishes);
         log_outcome(&offer, wishes, &body, &answer);
-        return send(device, header.unique, &answer);
+        send(device, header.unique, &answer)?;
+        return Ok(Agreed { passthrough: flags_out(&answer) & flag::PASSTHROUGH != 0 });
     }
 }
 
 /// libfuse's reply with everything that we know better.
 fn complete(reply: &InitOut, offer: &InitIn, wishes: &Wishes) -> InitOut {
     let offered = flags_in(offer);
-    let flags = ((flags_out(reply) & !REFUSED) | wishes.flags | flag::INIT_EXT) & offered;
+    let passthrough = if wishes.stack_depth > 0 { flag::PASSTHROUGH } else { 0 };
+    let flags = ((flags_out(reply) & !REFUSED) | wishes.flags | passthrough | flag::INIT_EXT) & offered;
     let pages = u64::from(wishes.max_write).div_ceil(page_size() as u64);
     // Without MAX_PAGES a request has at most 32 pages, and max_write beyond that is ignored.
     InitOut {
@@ -166,6 +178,7 @@ fn complete(reply: &InitOut, offer: &InitIn, wishes: &Wishes) -> InitOut {
         max_readahead: wishes.max_readahead.map_or(offer.max_readahead, |most| most.min(offer.max_readahead)),
         max_background: wishes.max_background,
         congestion_threshold: wishes.congestion_threshold,
+        max_stack_depth: if flags & flag::PASSTHROUGH == 0 { 0 } else { wishes.stack_depth },
         // Times are exact to the nanosecond as far as the backend knows them.
         time_gran: 1,
         ..*reply
@@ -361,6 +374,7 @@ mod tests {
             max_readahead: None,
             max_background: 64,
             congestion_threshold: 48,
+            stack_depth: 0,
         }
     }
 
@@ -380,6 +394,19 @@ mod tests {
         }
         assert_eq!((answer.max_write, answer.max_pages), (1 << 20, 256));
         assert_eq!((answer.minor, answer.max_readahead, answer.max_background), (23, 128 << 10, 64));
+    }
+
+    #[test]
+    fn passthrough_is_agreed_on_where_it_is_wished_and_offered() {
+        // A libfuse that asks for it by itself.
+        let libfuse = InitOut { flags2: high(flag::PASSTHROUGH), max_stack_depth: 2, ..InitOut::default() };
+        for (stack_depth, offered, depth) in
+            [(0, OFFERED, 0), (1, OFFERED, 1), (2, OFFERED, 2), (1, OFFERED & !flag::PASSTHROUGH, 0)]
+        {
+            let answer = complete(&libfuse, &offer(offered), &Wishes { stack_depth, ..wishes() });
+            let is_set = flags_out(&answer) & flag::PASSTHROUGH != 0;
+            assert_eq!((is_set, answer.max_stack_depth), (depth > 0, depth), "{stack_depth}, {offered:#x}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod mounted;
 mod notify;
 mod older;
 mod options;
+mod passthrough;
 mod pool;
 mod serve;
 mod shims;
@@ -76,6 +77,7 @@ pub struct Session {
     /// For stoppers; the pool belongs to `run`.
     pool: Arc<OnceLock<Weak<Pool>>>,
     library: String,
+    libfuse_loop: bool,
 }
 
 /// What workers use.
@@ -113,7 +115,8 @@ impl Session {
         let shared = Arc::new(Shared { vfs, max_read: options.max_read.unwrap_or(0) });
         let words = options.words(library);
         debug!("Mounting {} with options {}", path.display(), words.join(","));
-        let (outcome, said) = stderr::captured(|| Mounted::mount(library, &path, &words, shared));
+        let (outcome, said) =
+            stderr::captured(|| Mounted::mount(library, &path, &words, Arc::clone(&shared)));
         let mounted = outcome.map_err(|Refused| MountError::Refused(said.clone()))?;
         said.lines().for_each(|line| warn!("libfuse says: {line}"));
 
@@ -121,7 +124,7 @@ impl Session {
             place.ok_or_else(|| io::Error::other("the new mount is not in the table of mounts"))
         });
         let place = place.map_err(|err| MountError::MountPoint(path, err))?;
-        Self::establish(options, mounted, place, name)
+        Self::establish(options, mounted, place, name, &shared.vfs)
             .map_err(|err| MountError::Failed("cannot agree with the kernel on the mount", err))
     }
 
@@ -131,11 +134,14 @@ impl Session {
         mut mounted: Mounted,
         place: Place,
         name: String,
+        vfs: &Vfs,
     ) -> io::Result<Self> {
-        let wishes = options.wishes();
+        let wished = passthrough::is_wished(options);
+        let wishes = options.wishes(wished.is_ok());
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
-        init::negotiate(&mounted, &wishes, &mut Buffer::new(max_write)?)?;
+        let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(max_write)?)?;
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
+        passthrough::settle(wished, agreed, &device, vfs);
         let transport = transport::choose(&mut mounted, &device, options.clone_fd);
         let limits = Limits {
             max_threads: options.max_threads,
@@ -143,11 +149,16 @@ impl Session {
             linger: options.linger,
         };
         let live = Arc::new(Live { transport, mounted, max_write });
-        Ok(Self { device, live, end: End(place), limits, pool: Arc::default(), library: name })
+        let (pool, libfuse_loop) = (Arc::default(), options.libfuse_loop);
+        Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop })
     }
 
     /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
     pub fn run(self) -> io::Result<()> {
+        if self.libfuse_loop {
+            info!("Serving by libfuse's own loop");
+            return self.live.mounted.loop_of_libfuse(self.limits.max_threads, self.limits.max_idle);
+        }
         let pool = Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits)?;
         self.pool.set(Arc::downgrade(&pool)).expect("a session runs once, as running consumes it");
         let path = self.end.0.path().display().to_string();

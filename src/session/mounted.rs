@@ -1,5 +1,7 @@
 //! A mounted session of libfuse, whichever the version.
 
+use std::ffi::c_uint;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -58,6 +60,20 @@ impl Mounted {
             Self::V3(mounted) => mounted.process(request),
         }
         current::set_reply_fd(None);
+    }
+
+    /// Serves by the library's own loop, with so many threads, until the session ends. For comparison: its requests do not
+    /// end when the mount is stopped by force.
+    pub(super) fn loop_of_libfuse(&self, max_threads: usize, max_idle: usize) -> io::Result<()> {
+        let Self::V3(mounted) = self else {
+            return Err(io::Error::other("the loop of libfuse 2 is not to be had"));
+        };
+        let count = |threads: usize| c_uint::try_from(threads).unwrap_or(c_uint::MAX);
+        match mounted.loop_of_libfuse(count(max_threads), count(max_idle)) {
+            Some(0) => Ok(()),
+            Some(code) => Err(io::Error::other(format!("libfuse's loop ended with {code}"))),
+            None => Err(io::Error::other("libfuse 3.12 or newer is needed for its own loop")),
+        }
     }
 
     /// Tells libfuse that the connection is gone, so that it does not complain about replies that nobody takes.

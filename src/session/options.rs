@@ -41,6 +41,13 @@ pub struct SessionOptions {
     pub max_background: Option<u16>,
     /// From how many of them on the kernel holds back.
     pub congestion_threshold: Option<u16>,
+    /// Let the kernel read files by itself whose bytes are in one local file, where it can.
+    pub passthrough: bool,
+    /// Those local files may lie on overlayfs, or another file system over others. Then this one may be no part of such
+    /// a file system itself.
+    pub over_stacked: bool,
+    /// Serve by libfuse's own loop instead of the session's, to compare them.
+    pub libfuse_loop: bool,
     /// Have libfuse print each request.
     pub debug: bool,
 }
@@ -63,6 +70,9 @@ impl SessionOptions {
             max_readahead: None,
             max_background: None,
             congestion_threshold: None,
+            passthrough: true,
+            over_stacked: false,
+            libfuse_loop: false,
             debug: false,
         }
     }
@@ -81,7 +91,8 @@ impl SessionOptions {
         words
     }
 
-    pub(super) fn wishes(&self) -> Wishes {
+    /// What to ask the kernel for. `passthrough` says whether that can be had.
+    pub(super) fn wishes(&self, passthrough: bool) -> Wishes {
         let mut flags = Wishes::FLAGS;
         if self.kernel_options.iter().any(|word| word == "sync_read") {
             flags = Wishes::sync_read(flags);
@@ -96,6 +107,11 @@ impl SessionOptions {
                 .congestion_threshold
                 .unwrap_or(max_background / 4 * 3)
                 .min(max_background),
+            stack_depth: match (passthrough, self.over_stacked) {
+                (false, _) => 0,
+                (true, false) => 1,
+                (true, true) => 2,
+            },
         }
     }
 }
@@ -151,7 +167,7 @@ mod tests {
     #[test]
     fn sizes_stay_within_what_the_kernel_takes() {
         let wishes = |max_write, max_background| {
-            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes()
+            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes(false)
         };
         assert_eq!(wishes(1, None).max_write, 4096);
         assert_eq!(wishes(u32::MAX, None).max_write, 1 << 20);

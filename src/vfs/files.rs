@@ -16,6 +16,7 @@ use super::inodes::Version;
 use super::names::PERMISSIONS;
 use super::names::WRITE;
 use super::names::text;
+use super::passthrough::Held;
 use super::process::Process;
 use super::stream::WriteStream;
 use crate::fs::Attr;
@@ -28,11 +29,17 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics;
 
 /// An open file.
 pub(super) enum OpenFile {
     /// Opened with `O_RDONLY`.
-    Reading { ino: Ino, reader: Arc<dyn FileReader> },
+    Reading {
+        ino: Ino,
+        reader: Arc<dyn FileReader>,
+        /// Held as long as the kernel has it open.
+        _held: Option<Held>,
+    },
     /// Opened with `O_WRONLY` or `O_RDWR`. All such handles of an inode share one stream.
     Writing {
         ino: Ino,
@@ -43,6 +50,8 @@ pub(super) enum OpenFile {
         late: bool,
         /// Opened at the first read; of the version with the id that its attributes have.
         reader: Mutex<Option<Arc<dyn FileReader>>>,
+        /// Held as long as the kernel has it open.
+        _held: Option<Held>,
     },
 }
 
@@ -72,13 +81,16 @@ impl Vfs {
             Ok((_, mut writer)) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
                 // Nobody can write by this handle, so the file is complete as it is.
                 let entry = self.made(parent, name, writer.commit(ctx)?)?;
-                self.opened_entry(entry, |ino| self.open_for_reading(ctx, ino, &path))
+                self.opened_entry(entry, |ino| self.open_for_reading(ctx, ino, &path, flags))
             }
             Ok((attr, writer)) => {
                 let (fs, commits) = (Arc::clone(&self.fs), Arc::clone(&self.commits));
                 let stream = WriteStream::started(fs, commits, path, attr.clone(), writer);
                 let entry = self.made(parent, name, attr)?;
-                self.opened_entry(entry, |ino| self.add_writer(ctx, ino, stream, flags, false))
+                self.opened_entry(entry, |ino| {
+                    let held = self.hold_writer(ino)?;
+                    self.add_writer(ctx, ino, stream, flags, false, held)
+                })
             }
             // Somebody else was faster; without O_EXCL their file is as good.
             Err(error) if error.fault() == Fault::Exists && flags & libc::O_EXCL == 0 => {
@@ -113,7 +125,7 @@ impl Vfs {
                 self.check_readable(ino)?;
                 self.truncate(ctx, ino, None, 0)?;
             }
-            return self.open_for_reading(ctx, ino, &path);
+            return self.open_for_reading(ctx, ino, &path, flags);
         }
         self.open_for_writing(ctx, ino, path, flags)
     }
@@ -122,21 +134,27 @@ impl Vfs {
         if self.stream(ino).is_some_and(|stream| stream.is_open()) { Err(busy()) } else { Ok(()) }
     }
 
-    fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath) -> Result<Opened> {
+    fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath, flags: i32) -> Result<Opened> {
         self.check_readable(ino)?;
         let reader = self.fs.open(ctx, path)?;
         let attr = reader.attr();
         // Another client has replaced the file. At this answer the kernel looks its name up once more, and opens the
         // inode of the new one, which shares no pages with this.
         if !self.inodes.is(ino, attr) {
-            return Err(Fault::Stale.into());
+            // Or this mount, which is about to say so.
+            self.check_readable(ino)?;
+            return Err(Fault::Reopen.into());
         }
+        let held = self.hold_reader(ctx, ino, &*reader, flags)?;
         let unchanged = self.inodes.note_open(ino, Version::of(attr));
-        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader }));
-        Ok(self.opened(fh, unchanged))
+        let backing = held.as_ref().and_then(Held::id);
+        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held }));
+        Ok(Opened { no_flush: true, backing, ..self.opened(fh, unchanged) })
     }
 
     fn open_for_writing(&self, ctx: &Ctx, ino: Ino, path: FsPath, flags: i32) -> Result<Opened> {
+        // First of all, as the rest cannot be undone.
+        let held = self.hold_writer(ino)?;
         let stream = match self.stream(ino) {
             // One that failed says so at the first write.
             Some(stream) if stream.is_open() || stream.has_failed() => stream,
@@ -158,7 +176,7 @@ impl Vfs {
             self.inodes.adopt(ino, &stream.attr());
         }
         let late = stream.is_finished();
-        self.add_writer(ctx, ino, stream, flags, late)
+        self.add_writer(ctx, ino, stream, flags, late, held)
     }
 
     pub(super) fn resting_stream(&self, path: FsPath, attr: Attr) -> Arc<WriteStream> {
@@ -173,6 +191,7 @@ impl Vfs {
         stream: Arc<WriteStream>,
         flags: i32,
         late: bool,
+        held: Option<Held>,
     ) -> Result<Opened> {
         let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
         // Opened now, it stays readable whatever becomes of the name.
@@ -184,7 +203,7 @@ impl Vfs {
             Arc::clone(&writing.stream)
         };
         stream.opened_by(Process::of_thread(ctx.pid));
-        let file = OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader) };
+        let file = OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held };
         Ok(self.opened(self.files.insert(Arc::new(file)), false))
     }
 
@@ -195,13 +214,14 @@ impl Vfs {
             PageCache::AutoCache => (false, unchanged),
             PageCache::DropOnOpen => (false, false),
         };
-        Opened { fh, direct_io, keep_cache }
+        Opened { fh, direct_io, keep_cache, no_flush: false, backing: None }
     }
 
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     pub fn read(&self, ctx: &Ctx, fh: Fh, offset: u64, len: usize) -> Result<Slices> {
+        metrics::READS.count();
         match &*self.file(fh)? {
-            OpenFile::Reading { ino, reader } => {
+            OpenFile::Reading { ino, reader, .. } => {
                 self.check_version(*ino, reader.attr())?;
                 reader.read_at(ctx, offset, len)
             }

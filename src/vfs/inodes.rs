@@ -2,6 +2,8 @@
 //!
 //! Lock order: last; nothing else is taken while the table is locked, and no call is made.
 //! Invariant: a node is in the table exactly while the kernel counts it, or a node below it is there.
+//!
+//! A name has one inode, and may have others beside it that stand for the same file: see [`Inodes::part`].
 
 use std::collections::HashMap;
 
@@ -20,6 +22,9 @@ impl Ino {
     /// The root of the mount, which is never forgotten.
     pub const ROOT: Self = Self(1);
 }
+
+/// Opens that give way to a writer who was told to look once more.
+const GIVE_WAY: u32 = 64;
 
 /// What of a file decides whether pages that the kernel holds are still its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +49,36 @@ struct Node {
     /// How often the kernel was told of it, less what it forgot.
     lookups: u64,
     children: HashMap<Box<str>, Ino>,
+    /// Inodes that had a name in this directory before the one that has it, and are of the same file.
+    shadows: Vec<Ino>,
     /// The version that was last opened.
     opened: Option<Version>,
+    /// Names in this directory whose inode was parted for a writer who is yet to come, and how many opens by others give
+    /// way to him until he is taken to have given up. The kernel may look up and forget several inodes before it opens
+    /// one for him.
+    awaited: HashMap<Box<str>, u32>,
+}
+
+impl Node {
+    fn new(place: Option<(Ino, Box<str>)>, id: u64, kind: FileKind) -> Self {
+        Self {
+            place,
+            id,
+            kind,
+            lookups: 1,
+            children: HashMap::new(),
+            shadows: Vec::new(),
+            opened: None,
+            awaited: HashMap::new(),
+        }
+    }
 }
 
 struct Table {
     nodes: HashMap<Ino, Node>,
     next: u64,
+    /// How often a name came to stand for another file, or for none, by what this mount did.
+    changes: u64,
 }
 
 /// All live inodes.
@@ -60,15 +88,8 @@ pub(super) struct Inodes {
 
 impl Inodes {
     pub(super) fn new() -> Self {
-        let root = Node {
-            place: None,
-            id: 0,
-            kind: FileKind::Directory,
-            lookups: 1,
-            children: HashMap::new(),
-            opened: None,
-        };
-        Self { table: Mutex::new(Table { nodes: HashMap::from([(Ino::ROOT, root)]), next: 2 }) }
+        let root = Node::new(None, 0, FileKind::Directory);
+        Self { table: Mutex::new(Table { nodes: HashMap::from([(Ino::ROOT, root)]), next: 2, changes: 0 }) }
     }
 
     /// The path of `ino`, or none if it was forgotten or its name is gone.
@@ -79,6 +100,20 @@ impl Inodes {
     /// The live inode of the name `name` in `parent`, uncounted.
     pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
         self.table.lock().nodes.get(&parent)?.children.get(name).copied()
+    }
+
+    /// A number that changes when this mount changes what a name stands for.
+    pub(super) fn changes(&self) -> u64 {
+        self.table.lock().changes
+    }
+
+    /// Whether `attr`, of the file that `name` in `parent` was at the time of `changes`, may be of one that has been
+    /// replaced since: the name's inode is of another.
+    pub(super) fn is_outdated(&self, parent: Ino, name: &str, attr: &Attr, changes: u64) -> bool {
+        let table = self.table.lock();
+        let Some(dir) = table.nodes.get(&parent) else { return false };
+        let is_another = |ino: &Ino| table.nodes.get(ino).is_some_and(|node| node.id != attr.id);
+        table.changes != changes && dir.children.get(name).is_some_and(is_another)
     }
 
     /// Counts one lookup of `name` in `parent`, which the backend says is the file of `attr`. A name that now
@@ -94,7 +129,56 @@ impl Inodes {
             }
             table.detach(parent, name);
         }
+        table.drop_shadows(parent, name, Some(attr.id));
         Some(table.add(parent, name, attr))
+    }
+
+    /// Takes the name of `ino` for another inode of the same file, which the next look-up makes: `ino` is open in a way
+    /// that excludes another, and who comes now is to have that. It stays beside the new one as long as the file has the
+    /// name. `for_writer` says that the new one is for a writer, who may come after others.
+    pub(super) fn part(&self, ino: Ino, for_writer: bool) {
+        let mut table = self.table.lock();
+        let Some((parent, name)) = table.nodes.get(&ino).and_then(|node| node.place.clone()) else { return };
+        let Some(dir) = table.nodes.get_mut(&parent) else { return };
+        if dir.children.get(&name) == Some(&ino) {
+            dir.children.remove(&name);
+            dir.shadows.push(ino);
+        }
+        if for_writer {
+            dir.awaited.insert(name, GIVE_WAY);
+        }
+    }
+
+    /// Whether another inode stands for the file of `ino`, too, so that the kernel knows attributes of it twice.
+    pub(super) fn has_twin(&self, ino: Ino) -> bool {
+        let table = self.table.lock();
+        let place = table.nodes.get(&ino).and_then(|node| node.place.as_ref());
+        place.is_some_and(|(parent, name)| !table.shadows(*parent, name).is_empty())
+    }
+
+    /// Whether an open of `ino` is to give way to a writer, for whom it was parted from another one.
+    pub(super) fn awaits_writer(&self, ino: Ino) -> bool {
+        let mut table = self.table.lock();
+        let Some((dir, name)) = table.place_of(ino) else { return false };
+        if dir.children.get(&name) != Some(&ino) {
+            return false;
+        }
+        match dir.awaited.get_mut(&name) {
+            Some(1) => dir.awaited.remove(&name).is_some(),
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A writer has opened `ino`.
+    pub(super) fn writer_came(&self, ino: Ino) {
+        let mut table = self.table.lock();
+        if let Some((dir, name)) = table.place_of(ino) {
+            dir.awaited.remove(&name);
+        }
     }
 
     /// Takes back `count` lookups. The kernel may send this as soon as it sees a reply, so counts are raised
@@ -112,7 +196,12 @@ impl Inodes {
 
     /// The name is gone: its inode stays for those who have it open, but has no path any more.
     pub(super) fn remove(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.table.lock().detach(parent, name)
+        let mut table = self.table.lock();
+        table.changes += 1;
+        if let Some(dir) = table.nodes.get_mut(&parent) {
+            dir.awaited.remove(name);
+        }
+        table.detach(parent, name)
     }
 
     /// The file of `ino` is gone, by whatever name it had.
@@ -129,7 +218,9 @@ impl Inodes {
             return;
         }
         let mut table = self.table.lock();
+        table.changes += 1;
         table.detach(new_parent, new_name);
+        table.move_shadows((parent, name), (new_parent, new_name));
         let Some(ino) = table.nodes.get_mut(&parent).and_then(|node| node.children.remove(name)) else {
             return;
         };
@@ -147,9 +238,15 @@ impl Inodes {
 
     /// The path of `ino` holds the file of `attr` now. False if that is of another kind, or `ino` is gone.
     pub(super) fn adopt(&self, ino: Ino, attr: &Attr) -> bool {
-        match self.table.lock().nodes.get_mut(&ino) {
+        let mut table = self.table.lock();
+        match table.nodes.get_mut(&ino) {
             Some(node) if node.kind == attr.kind => {
-                node.id = attr.id;
+                let is_new = std::mem::replace(&mut node.id, attr.id) != attr.id;
+                let place = node.place.clone();
+                table.changes += u64::from(is_new);
+                if is_new && let Some((parent, name)) = place {
+                    table.drop_shadows(parent, &name, Some(attr.id));
+                }
                 true
             }
             _ => false,
@@ -188,17 +285,16 @@ impl Table {
         Some(FsPath::from_names(names.into_iter().rev()))
     }
 
+    /// The directory that `ino` is in, and its name there.
+    fn place_of(&mut self, ino: Ino) -> Option<(&mut Node, Box<str>)> {
+        let (parent, name) = self.nodes.get(&ino)?.place.clone()?;
+        Some((self.nodes.get_mut(&parent)?, name))
+    }
+
     fn add(&mut self, parent: Ino, name: &str, attr: &Attr) -> Ino {
         let ino = Ino(self.next);
         self.next += 1;
-        let node = Node {
-            place: Some((parent, name.into())),
-            id: attr.id,
-            kind: attr.kind,
-            lookups: 1,
-            children: HashMap::new(),
-            opened: None,
-        };
+        let node = Node::new(Some((parent, name.into())), attr.id, attr.kind);
         self.nodes.insert(ino, node);
         let parent = self.nodes.get_mut(&parent).expect("looked at under the same lock");
         parent.children.insert(name.into(), ino);
@@ -206,6 +302,7 @@ impl Table {
     }
 
     fn detach(&mut self, parent: Ino, name: &str) -> Option<Ino> {
+        self.drop_shadows(parent, name, None);
         let ino = self.nodes.get_mut(&parent)?.children.remove(name)?;
         self.nodes.get_mut(&ino).expect("a child is in the table").place = None;
         self.drop_unused(ino);
@@ -213,20 +310,57 @@ impl Table {
         Some(ino)
     }
 
+    /// The shadows of `name` in `parent` lose it, but those of the file `but`.
+    fn drop_shadows(&mut self, parent: Ino, name: &str, but: Option<u64>) {
+        for ino in self.shadows(parent, name) {
+            let node = self.nodes.get_mut(&ino).expect("a shadow is in the table");
+            if but == Some(node.id) {
+                continue;
+            }
+            node.place = None;
+            let dir = self.nodes.get_mut(&parent).expect("it has shadows");
+            dir.shadows.retain(|shadow| *shadow != ino);
+        }
+    }
+
+    /// The shadows of a name follow it.
+    fn move_shadows(&mut self, from: (Ino, &str), to: (Ino, &str)) {
+        for ino in self.shadows(from.0, from.1) {
+            let known = self.nodes.contains_key(&to.0);
+            let node = self.nodes.get_mut(&ino).expect("a shadow is in the table");
+            node.place = known.then(|| (to.0, to.1.into()));
+            let dir = self.nodes.get_mut(&from.0).expect("it has shadows");
+            dir.shadows.retain(|shadow| *shadow != ino);
+            if let Some(dir) = self.nodes.get_mut(&to.0) {
+                dir.shadows.push(ino);
+            }
+        }
+    }
+
+    /// The inodes beside the one that has `name` in `parent`: hardly ever one.
+    fn shadows(&self, parent: Ino, name: &str) -> Vec<Ino> {
+        let Some(dir) = self.nodes.get(&parent) else { return Vec::new() };
+        let has_name =
+            |ino: &&Ino| self.nodes[*ino].place.as_ref().is_some_and(|(_, place)| **place == *name);
+        dir.shadows.iter().filter(has_name).copied().collect()
+    }
+
     /// Drops `ino` and then its ancestors, as far as nobody needs them.
     fn drop_unused(&mut self, ino: Ino) {
         let mut at = ino;
         while at != Ino::ROOT {
             match self.nodes.get(&at) {
-                Some(node) if node.lookups == 0 && node.children.is_empty() => {}
+                Some(node) if node.lookups == 0 && node.children.is_empty() && node.shadows.is_empty() => {}
                 _ => return,
             }
             let node = self.nodes.remove(&at).expect("just seen");
             let Some((parent, name)) = node.place else { return };
-            match self.nodes.get_mut(&parent) {
-                Some(parent) => parent.children.remove(&name),
-                None => return,
-            };
+            let Some(dir) = self.nodes.get_mut(&parent) else { return };
+            if dir.children.get(&name) == Some(&at) {
+                dir.children.remove(&name);
+            } else {
+                dir.shadows.retain(|shadow| *shadow != at);
+            }
             at = parent;
         }
     }
@@ -326,5 +460,69 @@ mod tests {
         assert!(inodes.note_open(ino, Version::of(&file)));
         let grown = Attr { size: 9, ..file };
         assert!(!inodes.note_open(ino, Version::of(&grown)));
+    }
+
+    #[test]
+    fn an_inode_that_was_parted_goes_where_its_file_goes() {
+        let inodes = Inodes::new();
+        let dir = inodes.look_up(Ino::ROOT, "d", &attr(1, DIR)).unwrap();
+        let old = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        inodes.part(old, true);
+        assert_eq!(text(&inodes, old).as_deref(), Some("/f"), "before anybody looks");
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert_ne!(old, new);
+        assert!(inodes.awaits_writer(new) && !inodes.awaits_writer(old));
+        assert_eq!(text(&inodes, old).as_deref(), Some("/f"), "still");
+        inodes.forget(new, 1);
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert!(inodes.awaits_writer(new), "looked up, forgotten, and looked up once more");
+        inodes.writer_came(new);
+        inodes.forget(new, 1);
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert!(!inodes.awaits_writer(new));
+        // One who never comes is not waited for for ever.
+        inodes.part(new, true);
+        let newer = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        assert_eq!((0..1000).filter(|_| inodes.awaits_writer(newer)).count(), GIVE_WAY as usize);
+        inodes.forget(newer, 1);
+        inodes.rename(Ino::ROOT, "f", dir, "g");
+        assert_eq!(text(&inodes, old).as_deref(), Some("/d/g"));
+        assert_eq!(text(&inodes, new).as_deref(), Some("/d/g"));
+        // Its directory has a path as long as somebody below needs it.
+        inodes.forget(new, 1);
+        inodes.forget(dir, 1);
+        assert_eq!(text(&inodes, old).as_deref(), Some("/d/g"));
+        inodes.forget(old, 1);
+        assert_eq!(inodes.len(), 1);
+    }
+
+    #[test]
+    fn an_inode_that_was_parted_is_never_of_another_file() {
+        let parted = |inodes: &Inodes| {
+            let old = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+            inodes.part(old, false);
+            old
+        };
+        let inodes = Inodes::new();
+        let old = parted(&inodes);
+        inodes.look_up(Ino::ROOT, "f", &attr(3, FILE)).unwrap();
+        assert_eq!(inodes.path(old), None, "looked up as another");
+
+        let inodes = Inodes::new();
+        let old = parted(&inodes);
+        let new = inodes.look_up(Ino::ROOT, "f", &attr(2, FILE)).unwrap();
+        inodes.adopt(new, &attr(3, FILE));
+        assert_eq!(inodes.path(old), None, "written over");
+
+        let inodes = Inodes::new();
+        let old = parted(&inodes);
+        inodes.remove(Ino::ROOT, "f");
+        assert_eq!(inodes.path(old), None, "removed before anybody looked");
+
+        let inodes = Inodes::new();
+        let old = parted(&inodes);
+        inodes.look_up(Ino::ROOT, "other", &attr(4, FILE)).unwrap();
+        inodes.rename(Ino::ROOT, "other", Ino::ROOT, "f");
+        assert_eq!(inodes.path(old), None, "renamed over");
     }
 }

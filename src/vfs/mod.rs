@@ -10,6 +10,7 @@ mod files;
 mod handles;
 mod inodes;
 mod names;
+mod passthrough;
 mod process;
 mod stream;
 mod trail;
@@ -22,12 +23,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use self::commits::Commits;
 use self::dirs::OpenDir;
 use self::files::OpenFile;
 use self::handles::Handles;
 use self::inodes::Inodes;
+use self::passthrough::Passthrough;
 use self::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::Fault;
@@ -39,6 +42,9 @@ use crate::fs::Result;
 
 pub use self::handles::Fh;
 pub use self::inodes::Ino;
+pub use self::passthrough::BackingId;
+pub use self::passthrough::BackingIds;
+pub use self::passthrough::NoPassthrough;
 
 /// What the kernel may do with a file's pages between opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +108,10 @@ pub struct Opened {
     pub direct_io: bool,
     /// The kernel may keep the pages that it has.
     pub keep_cache: bool,
+    /// The kernel need not say when a descriptor is closed.
+    pub no_flush: bool,
+    /// The kernel reads this file by itself; the rest then does not matter.
+    pub backing: Option<BackingId>,
 }
 
 /// One entry for readdir.
@@ -141,6 +151,8 @@ pub struct Vfs {
     dirs: Handles<OpenDir>,
     writers: Mutex<HashMap<Ino, Writing>>,
     commits: Arc<Commits>,
+    /// Set when the kernel has said what it can.
+    passthrough: RwLock<Option<std::result::Result<Arc<Passthrough>, NoPassthrough>>>,
     /// The mount waits for its end: what is open goes on, and nothing more is opened.
     draining: AtomicBool,
 }
@@ -156,6 +168,7 @@ impl Vfs {
             dirs: Handles::new(),
             writers: Mutex::default(),
             commits: Arc::default(),
+            passthrough: RwLock::new(None),
             draining: AtomicBool::new(false),
         }
     }
@@ -222,16 +235,32 @@ impl Vfs {
         }
     }
 
-    /// How long `attr` holds: not at all while the file is being written, here or elsewhere.
-    fn attr_ttl(&self, attr: &Attr) -> Duration {
-        if attr.complete { self.options.attr_timeout } else { Duration::ZERO }
+    /// How long `attr` of `ino` holds: not at all while the file is being written, here or elsewhere, or can be changed by
+    /// way of another inode.
+    fn attr_ttl(&self, ino: Ino, attr: &Attr) -> Duration {
+        if attr.complete && !self.inodes.has_twin(ino) { self.options.attr_timeout } else { Duration::ZERO }
+    }
+
+    /// `attr` of `name` in `parent`, as the backend shows them, for the inode that this mount writes it by: a new version is
+    /// in its place a moment before its inode is told.
+    fn as_written_here(&self, parent: Ino, name: &str, attr: Attr) -> Attr {
+        let Some(ino) = self.inodes.child(parent, name) else { return attr };
+        match self.stream(ino) {
+            Some(stream) if stream.replaces() => stream.attr(),
+            Some(stream) if stream.attr().id == attr.id => {
+                self.inodes.adopt(ino, &attr);
+                attr
+            }
+            Some(_) | None => attr,
+        }
     }
 
     /// Counts a look-up of `name` in `parent` and makes the answer for it.
     fn entry(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        let attr = self.as_written_here(parent, name, attr);
         let ino = self.inodes.look_up(parent, name, &attr).ok_or_else(|| FsError::new(Fault::Stale))?;
         let attr = self.shown(ino, attr);
-        let attr_ttl = self.attr_ttl(&attr);
+        let attr_ttl = self.attr_ttl(ino, &attr);
         Ok(Entry { ino, generation: 0, attr, attr_ttl, entry_ttl: self.options.entry_timeout })
     }
 }

@@ -23,6 +23,9 @@ use crate::fs::StatFs;
 /// The right to write, as access(2) has it.
 pub(super) const WRITE: u32 = libc::W_OK.cast_unsigned();
 
+/// How often a name is looked at that changes all the time.
+const LOOKS_MAX: u32 = 4;
+
 /// Permission bits, as a mode carries them beside the file's type.
 pub(super) const PERMISSIONS: u32 = 0o7777;
 
@@ -31,8 +34,16 @@ impl Vfs {
     pub fn lookup(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<Entry> {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
-        let attr = self.fs.stat(ctx, &path)?;
-        self.entry(parent, name, attr)
+        let mut looks = 0;
+        loop {
+            let changes = self.inodes.changes();
+            let attr = self.fs.stat(ctx, &path)?;
+            looks += 1;
+            // A version that was replaced by this mount just after it was looked at must not get an inode of its own.
+            if looks == LOOKS_MAX || !self.inodes.is_outdated(parent, name, &attr, changes) {
+                return self.entry(parent, name, attr);
+            }
+        }
     }
 
     /// The kernel forgets `count` look-ups of `ino`.
@@ -43,7 +54,7 @@ impl Vfs {
     /// The attributes of `ino` and how long they hold.
     pub fn getattr(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>) -> Result<(Attr, Duration)> {
         let attr = self.attr(ctx, ino, fh)?;
-        let ttl = self.attr_ttl(&attr);
+        let ttl = self.attr_ttl(ino, &attr);
         Ok((attr, ttl))
     }
 
@@ -101,7 +112,7 @@ impl Vfs {
             Some(stream) => stream.set_attr(ctx, change)?,
             None => self.fs.set_attr(ctx, &self.path(ino)?, change)?,
         };
-        let ttl = self.attr_ttl(&attr);
+        let ttl = self.attr_ttl(ino, &attr);
         Ok((attr, ttl))
     }
 

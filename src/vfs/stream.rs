@@ -227,6 +227,11 @@ impl WriteStream {
         matches!(state.slot, Slot::Complete) && state.written > 0
     }
 
+    /// Whether new bytes are to take the place of a complete file.
+    pub(super) fn replaces(&self) -> bool {
+        self.is_open() && self.state.lock().standing
+    }
+
     /// Whether the file was removed, or has failed.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.state.lock().slot, Slot::Gone)

@@ -129,6 +129,13 @@ impl Cluster {
         self.conf.parent().expect("in the cluster's home").join("store")
     }
 
+    /// The directory that holds the block files of the workers.
+    pub(crate) fn memory(&self) -> PathBuf {
+        let settings = self.conf.parent().expect("in the cluster's home").join("run/settings");
+        let settings = std::fs::read_to_string(settings).unwrap();
+        settings.lines().find_map(|line| line.strip_prefix("memory=")).expect("one of the settings").into()
+    }
+
     fn script(&self, words: &[&str]) -> String {
         process::succeed(Command::new(&self.script).args(words), PATIENCE)
     }

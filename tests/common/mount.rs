@@ -17,6 +17,7 @@ use super::holds_within;
 use super::process;
 use super::tail;
 use super::users::Somebody;
+use super::wait_until;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_alluxio-fuse");
@@ -271,6 +272,17 @@ impl Mount {
     pub(crate) fn logged(&self, text: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.place.logs().join("fuse.log")).unwrap_or_default();
         log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
+    /// How often the daemon has counted `what`, as it logs that on SIGQUIT.
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        let before = self.logged("Counted: ").len();
+        process::signal(self.pid(), Signal::SIGQUIT);
+        wait_until("the daemon logs its state", PATIENCE, || self.logged("Counted: ").len() > before);
+        let line = self.logged("Counted: ").pop().expect("just seen");
+        let (_, samples) = line.split_once("Counted: ").expect("it has that text");
+        let value = samples.split(", ").find_map(|sample| sample.strip_suffix(what)?.strip_suffix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// Unmounts by force while it hangs; panics unless the mount is gone soon.

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::Semaphore;
+
+use super::backing::LEASES_MAX;
 use super::budget::Budget;
 use super::options::AlluxioOptions;
 use super::traffic::Counters;
@@ -17,6 +20,8 @@ pub(super) struct DataPath {
     pub(super) read_ahead: Arc<Budget>,
     /// What went over the wire.
     pub(super) traffic: Counters,
+    /// One permit for each lease of a file that the kernel reads by itself.
+    pub(super) passed: Arc<Semaphore>,
     writes_locally: AtomicBool,
 }
 
@@ -26,6 +31,7 @@ impl DataPath {
         Self {
             read_ahead: Budget::new(READ_AHEAD_MAX),
             traffic: Counters::default(),
+            passed: Arc::new(Semaphore::new(LEASES_MAX)),
             writes_locally: AtomicBool::new(options.short_circuit),
         }
     }

@@ -41,7 +41,7 @@ const MAPPED_MAX: usize = 64;
 const LEASE_TIME: Duration = Duration::from_secs(30);
 
 /// The worker's promise that a block's file stays as it is, kept as long as this.
-struct Lease {
+pub(super) struct Lease {
     /// Both halves of the stream, present until drop.
     stream: Option<(mpsc::Sender<OpenLocalBlockRequest>, Streaming<OpenLocalBlockResponse>)>,
     runtime: Handle,
@@ -64,7 +64,7 @@ impl Drop for Lease {
 struct Mapped {
     // Fields are dropped in this order: the mapping goes before the promise that it is good.
     map: Mmap,
-    _lease: Lease,
+    _lease: Box<Lease>,
 }
 
 impl AsRef<[u8]> for Mapped {
@@ -81,6 +81,14 @@ pub(super) enum Found {
     Elsewhere(FsError),
 }
 
+/// What came of a try to open a block's file.
+pub(super) enum Opened {
+    /// The file, good as long as the lease is held.
+    Here(File, Box<Lease>),
+    /// The worker names a file that cannot be opened here, for this reason.
+    Elsewhere(FsError),
+}
+
 /// Asks `worker` for the file of block `block_id`, which it is to move to its top tier if `promote` says so, and maps
 /// it. The file must have exactly `len` bytes.
 pub(super) async fn map(
@@ -90,6 +98,25 @@ pub(super) async fn map(
     len: u64,
     promote: bool,
 ) -> Result<Found, Failure> {
+    match open(shared, worker, block_id, len, promote).await? {
+        Opened::Here(file, lease) => {
+            let map = map_file(&file)
+                .map_err(|err| FsError::because(Fault::Io, format!("cannot map block {block_id}: {err}")))?;
+            shared.data.traffic.mapped.add(1);
+            Ok(Found::Mapped(Bytes::from_owner(Mapped { map, _lease: lease })))
+        }
+        Opened::Elsewhere(why) => Ok(Found::Elsewhere(why)),
+    }
+}
+
+/// The same without the mapping.
+pub(super) async fn open(
+    shared: &Shared,
+    worker: &Worker,
+    block_id: i64,
+    len: u64,
+    promote: bool,
+) -> Result<Opened, Failure> {
     let server = shared.connections.worker(worker)?;
     let mut leased = lease(shared, &server, block_id, promote).await;
     if matches!(&leased, Err(failure) if failure.class == Class::Unauthenticated) {
@@ -100,11 +127,10 @@ pub(super) async fn map(
         |err: &dyn Display| FsError::because(Fault::Io, format!("block file {}: {err}", path.display()));
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(err) => return Ok(Found::Elsewhere(named(&err))),
+        Err(err) => return Ok(Opened::Elsewhere(named(&err))),
     };
-    let map = map_file(&file, len).map_err(|err| named(&err))?;
-    shared.data.traffic.mapped.add(1);
-    Ok(Found::Mapped(Bytes::from_owner(Mapped { map, _lease: lease })))
+    check_len(&file, len).map_err(|err| named(&err))?;
+    Ok(Opened::Here(file, Box::new(lease)))
 }
 
 async fn lease(
@@ -143,15 +169,18 @@ async fn lease(
     }
 }
 
-fn map_file(file: &File, len: u64) -> io::Result<Mmap> {
-    let found = file.metadata()?.len();
-    if found != len {
-        return Err(io::Error::other(format!("has {found} bytes instead of {len}")));
+fn check_len(file: &File, len: u64) -> io::Result<()> {
+    match file.metadata()?.len() {
+        found if found == len => Ok(()),
+        found => Err(io::Error::other(format!("has {found} bytes instead of {len}"))),
     }
+}
+
+fn map_file(file: &File) -> io::Result<Mmap> {
     // SAFETY: a mapping must not change or shrink under the slices of it. A worker writes a block's file under
     // another name and never again once the block is committed, and it removes the file only after the lease is
     // over, which outlives the map. Whoever else could write here has the worker's rights. The bytes are only
-    // passed on to the kernel, which answers EFAULT where a page cannot be read.
+    // passed on to the kernel, which answers EFAULT where a page cannot be read; that read fails with EIO.
     unsafe { Mmap::map(file) }
 }
 
@@ -211,7 +240,8 @@ mod tests {
     fn a_file_of_another_length_is_refused() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"12345").unwrap();
-        assert_eq!(&map_file(file.as_file(), 5).unwrap()[..], b"12345");
-        assert!(map_file(file.as_file(), 6).unwrap_err().to_string().contains("has 5 bytes instead of 6"));
+        assert!(check_len(file.as_file(), 5).is_ok());
+        assert!(check_len(file.as_file(), 6).unwrap_err().to_string().contains("has 5 bytes instead of 6"));
+        assert_eq!(&map_file(file.as_file()).unwrap()[..], b"12345");
     }
 }

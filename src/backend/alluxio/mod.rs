@@ -6,6 +6,7 @@
 
 mod abort_codec;
 mod attr;
+mod backing;
 mod block_read;
 mod block_write;
 mod bridge;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::backing::backing;
 use super::block_read::Blocks;
 use super::error::Class;
 use super::fetch::Fetch;
@@ -24,11 +25,13 @@ use super::local_block::LocalBlocks;
 use super::window::Plan;
 use super::window::Window;
 use crate::fs::Attr;
+use crate::fs::Backing;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FileReader;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
 
@@ -185,5 +188,13 @@ impl FileReader for Reader {
         }
         assert_eq!(slices.len() as u64, wanted.end - wanted.start, "a read of {wanted:?} of {}", self.path);
         Ok(slices)
+    }
+
+    fn backing(&self, ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+        if self.layout.blocks() != 1 {
+            return Ok(Err(NoBacking::Pieces));
+        }
+        let opened = backing(&self.shared, &self.path, &self.blocks, &self.short_circuit);
+        self.shared.bridge.run(ctx, None, async { Ok(opened.await) })
     }
 }

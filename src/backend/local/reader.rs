@@ -3,24 +3,27 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::translate;
 use crate::fs::Attr;
+use crate::fs::Backing;
 use crate::fs::Ctx;
 use crate::fs::FileReader;
+use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
 
 pub(super) struct LocalReader {
-    file: File,
+    file: Arc<File>,
     attr: Attr,
 }
 
 impl LocalReader {
     pub(super) fn new(file: OwnedFd, attr: Attr) -> Self {
-        Self { file: File::from(file), attr }
+        Self { file: Arc::new(File::from(file)), attr }
     }
 }
 
@@ -45,6 +48,11 @@ impl FileReader for LocalReader {
         }
         data.truncate(filled);
         Ok(Bytes::from(data).into())
+    }
+
+    /// The opened file itself. Other programs can change it, and that shows at once, as in any local file system.
+    fn backing(&self, _ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+        Ok(Ok(Backing { file: Arc::clone(&self.file), keeper: Box::new(()) }))
     }
 }
 

@@ -28,6 +28,7 @@ pub use store::Clock;
 pub use store::DataOptions;
 
 use crate::fs::Attr;
+use crate::fs::Backing;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FileKind;
@@ -36,6 +37,7 @@ use crate::fs::FileSystem;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Layer;
+use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
 use crate::fs::XattrMode;
@@ -64,6 +66,7 @@ struct Shared {
     store: Arc<Store>,
     threads: Threads,
     loads: Arc<Loads>,
+    below_is_local: bool,
 }
 
 /// How much is in the cache.
@@ -80,7 +83,8 @@ impl DataCache {
     pub fn open(below: Arc<dyn FileSystem>, options: &DataOptions) -> io::Result<Self> {
         let store = Arc::new(Store::open(options)?);
         let threads = Threads::start(&store, options.ttl_interval)?;
-        let shared = Arc::new(Shared { store, threads, loads: Arc::default() });
+        let below_is_local = options.below_is_local;
+        let shared = Arc::new(Shared { store, threads, loads: Arc::default(), below_is_local });
         Ok(Self { below, origin: record::origin(&options.origin), shared })
     }
 
@@ -280,6 +284,20 @@ impl Reader {
     }
 }
 
+/// Keeps the pages of a file that the kernel reads.
+struct Pin {
+    shared: Arc<Shared>,
+    file: Arc<CachedFile>,
+    _files: Arc<Files>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.shared.store.unpin(&self.file);
+        self.shared.store.let_go(&self.file);
+    }
+}
+
 /// The bytes `from..to` of `page`.
 fn part(page: &Slices, from: usize, to: usize) -> Slices {
     let (mut slices, mut start) = (Slices::new(), 0);
@@ -296,6 +314,24 @@ fn part(page: &Slices, from: usize, to: usize) -> Slices {
 impl FileReader for Reader {
     fn attr(&self) -> &Attr {
         self.inner.attr()
+    }
+
+    /// The file of the cache if all of it is there, else a file of a worker on this machine, which is as near. Where all
+    /// files are of this machine somebody wants them nearer.
+    fn backing(&self, ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+        let store = &self.shared.store;
+        let Some((file, files)) = store.pin(&self.file) else {
+            return if self.shared.below_is_local {
+                Ok(Err(NoBacking::Pieces))
+            } else {
+                self.inner.backing(ctx)
+            };
+        };
+        for index in 0..self.file.version.pages(store.page_size()) {
+            store.touch(&self.file, index);
+        }
+        let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
+        Ok(Ok(Backing { file, keeper: Box::new(pin) }))
     }
 
     fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {

@@ -76,6 +76,8 @@ pub struct DataOptions {
     pub ttl_interval: Duration,
     /// What tells the backend from others that may use the same directories.
     pub origin: String,
+    /// All files of the backend are files of this machine, which are slow enough to be cached.
+    pub below_is_local: bool,
     /// The time.
     pub clock: Clock,
 }

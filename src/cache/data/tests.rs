@@ -44,6 +44,7 @@ impl Place {
             ttl: None,
             ttl_interval: Duration::from_secs(3600),
             origin: "a store".to_owned(),
+            below_is_local: true,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         };
         Self { store: tempfile::tempdir().unwrap(), dirs, now, options }
