@@ -153,6 +153,20 @@ impl Blocks {
         self.layout
     }
 
+    /// Where the options of the file's path are.
+    pub(super) fn options_place(&self) -> usize {
+        Arc::as_ptr(&self.at) as usize
+    }
+
+    /// Takes over what `fresh`, of the same version of the file, was told by the master just now.
+    pub(super) fn take_over(&self, fresh: &Self) {
+        let fresh = fresh.known.lock();
+        for (known, fresh) in self.known.lock().iter_mut().zip(fresh.iter()) {
+            known.info = Arc::clone(&fresh.info);
+            known.expires = fresh.expires;
+        }
+    }
+
     /// What is known of block `block`: its id and where it is. Asks the master when that is too old.
     pub(super) async fn info(&self, block: usize) -> Result<Arc<BlockInfo>> {
         let (info, expires) = {

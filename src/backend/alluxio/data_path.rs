@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use super::budget::Budget;
+use super::mapped_blocks::Mappings;
 use super::options::AlluxioOptions;
 use super::traffic::Counters;
+use super::version::Versions;
 
 /// Memory that all readers together may fill before anybody asks for it.
 const READ_AHEAD_MAX: u64 = 256 << 20;
@@ -17,6 +19,10 @@ pub(super) struct DataPath {
     pub(super) read_ahead: Arc<Budget>,
     /// What went over the wire.
     pub(super) traffic: Counters,
+    /// The files that are open for reading.
+    pub(super) versions: Versions,
+    /// The bound of what they have mapped.
+    pub(super) mappings: Mappings,
     writes_locally: AtomicBool,
 }
 
@@ -26,6 +32,8 @@ impl DataPath {
         Self {
             read_ahead: Budget::new(READ_AHEAD_MAX),
             traffic: Counters::default(),
+            versions: Versions::default(),
+            mappings: Mappings::default(),
             writes_locally: AtomicBool::new(options.short_circuit),
         }
     }
