@@ -190,6 +190,8 @@ keys! { CLIENT, Client;
     FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
     /// Keeps the times that applications set, in an extended attribute of the file. Not one of Alluxio's.
     FUSE_TIMES: Kind::Flag, "alluxio.fuse.times.enabled" = "true";
+    /// Memory for data that is read ahead or not yet written; a quarter of the control group's or the machine's, 64MB to 1GB, if unset. Not one of Alluxio's.
+    FUSE_MEMORY_LIMIT: Kind::Bytes, "alluxio.fuse.memory.limit" = unset;
     /// How clients say who they are.
     SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";
     /// TLS to masters and workers.

@@ -311,7 +311,7 @@ impl Blocks {
             // Also before, so that workers do not keep another file's bytes as this block.
             let known = self.whereabouts(copy).await.map_err(Lost::for_good)?;
             let range = sink.offset()..sink.offset() + sink.missing();
-            let held = Fetch::new(Order { range: range.clone(), permit: None, sequential });
+            let held = Fetch::new(Order { range: range.clone(), memory: [None, None], sequential });
             let options = Some(self.ufs_options(block, &known));
             let result = self.try_worker(worker, block, info, options, sequential, &held.sink()).await;
             if let Err(failure) = &result

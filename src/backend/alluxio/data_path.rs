@@ -10,13 +10,10 @@ use super::options::AlluxioOptions;
 use super::traffic::Counters;
 use super::version::Versions;
 
-/// Memory that all readers together may fill before anybody asks for it.
-const READ_AHEAD_MAX: u64 = 256 << 20;
-
 /// The shared part of all readers and writers.
 pub(super) struct DataPath {
-    /// For reading ahead.
-    pub(super) read_ahead: Arc<Budget>,
+    /// For all data on its way.
+    pub(super) memory: Arc<Budget>,
     /// What went over the wire.
     pub(super) traffic: Counters,
     /// The files that are open for reading.
@@ -30,7 +27,7 @@ impl DataPath {
     /// Before the first file is opened.
     pub(super) fn new(options: &AlluxioOptions) -> Self {
         Self {
-            read_ahead: Budget::new(READ_AHEAD_MAX),
+            memory: Budget::new(options.memory_limit),
             traffic: Counters::default(),
             versions: Versions::default(),
             mappings: Mappings::default(),

@@ -109,7 +109,6 @@ impl Mappings {
     }
 
     /// Bytes of address space that are mapped and not given up.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
         self.list.lock().iter().filter_map(Weak::upgrade).filter_map(|slot| slot.mapped_len()).sum()
     }

@@ -46,6 +46,7 @@ mod workers;
 mod writer;
 mod xattrs;
 
+pub use budget::Memory;
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
@@ -184,6 +185,11 @@ impl AlluxioFs {
     /// The hashes of the configuration and of that of paths: cheap to ask for, to see whether either changed.
     pub fn configuration_hashes(&self, ctx: &Ctx) -> Result<(String, String)> {
         configuration::ask_hashes(ctx, &self.shared.bridge, &self.shared.master)
+    }
+
+    /// Who uses how much of the memory for data now.
+    pub fn memory(&self) -> Memory {
+        self.shared.data.memory.memory(self.shared.data.mappings.bytes())
     }
 
     /// What went to and came from workers until now.

@@ -202,6 +202,8 @@ pub struct AlluxioOptions {
     /// Directory of this user alone, for the list of files that are being written; none: it is not kept.
     pub journal_dir: Option<PathBuf>,
 
+    /// `alluxio.fuse.memory.limit`: bytes that data on its way may take, of all open files together.
+    pub memory_limit: u64,
     /// `alluxio.user.streaming.reader.chunk.size.bytes`.
     pub reader_chunk: u64,
     /// `alluxio.user.streaming.reader.buffer.size.messages`.
@@ -473,6 +475,7 @@ impl Default for AlluxioOptions {
 
             journal_dir: None,
 
+            memory_limit: 1024 * MIB,
             reader_chunk: MIB,
             reader_buffer_messages: 16,
             writer_chunk: MIB,

@@ -13,9 +13,12 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::SemaphorePermit;
+use tokio::time::sleep;
 
 use super::Shared;
 use super::block_read::Blocks;
@@ -54,7 +57,54 @@ struct Key {
 /// All versions that are open.
 #[derive(Default)]
 pub(super) struct Versions {
-    open: Mutex<HashMap<Key, Weak<Version>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    versions: HashMap<Key, Weak<Version>>,
+    /// Whether a task looks after them.
+    tended: bool,
+}
+
+/// How often it is looked for windows that nobody uses.
+const TEND_EVERY: Duration = Duration::from_secs(5);
+
+impl Versions {
+    fn all(&self) -> Vec<Arc<Version>> {
+        self.open.lock().versions.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Gives up what is held for readers who are behind, as somebody else needs memory.
+    pub(super) fn make_room(&self) {
+        for version in self.all() {
+            version.window.lock().keep_nothing();
+        }
+    }
+
+    /// Gives up what files hold that were not read since the last time. Tells whether any file is open.
+    fn tend(&self) -> bool {
+        let all = self.all();
+        for version in &all {
+            if !version.in_use.swap(false, Ordering::Relaxed) {
+                version.window.lock().rest();
+            }
+        }
+        let mut open = self.open.lock();
+        open.tended = !open.versions.is_empty();
+        open.tended
+    }
+}
+
+/// Runs while there are open files.
+async fn tend(shared: Weak<Shared>) {
+    loop {
+        sleep(TEND_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if !shared.data.versions.tend() {
+            return;
+        }
+    }
 }
 
 /// One version of a file, while some handle has it open.
@@ -71,6 +121,8 @@ pub(super) struct Version {
     short_circuit: AtomicBool,
     /// Whether some block was mapped, so that the next one probably will be, too.
     has_mapped: AtomicBool,
+    /// Whether it was read by way of the window since somebody last looked.
+    in_use: AtomicBool,
 }
 
 /// One handle's part in a version.
@@ -106,11 +158,14 @@ pub(super) fn join(shared: &Arc<Shared>, path: &FsPath, info: &FileInfo) -> Resu
     };
     let version = {
         let mut open = shared.data.versions.open.lock();
-        match open.get(&key).and_then(Weak::upgrade) {
+        match open.versions.get(&key).and_then(Weak::upgrade) {
             Some(version) => version,
             None => {
                 let version = Arc::new(Version::new(Arc::clone(shared), key.clone(), Arc::clone(&fresh)));
-                open.insert(key, Arc::downgrade(&version));
+                open.versions.insert(key, Arc::downgrade(&version));
+                if !std::mem::replace(&mut open.tended, true) {
+                    shared.bridge.spawn(tend(Arc::downgrade(shared)));
+                }
                 version
             }
         }
@@ -127,8 +182,8 @@ impl Drop for Version {
     fn drop(&mut self) {
         let mut open = self.shared.data.versions.open.lock();
         // Another of the same kind may have been opened since the last handle of this one went.
-        if open.get(&self.key).is_some_and(|weak| weak.strong_count() == 0) {
-            open.remove(&self.key);
+        if open.versions.get(&self.key).is_some_and(|weak| weak.strong_count() == 0) {
+            open.versions.remove(&self.key);
         }
     }
 }
@@ -136,9 +191,9 @@ impl Drop for Version {
 impl Version {
     fn new(shared: Arc<Shared>, key: Key, blocks: Arc<Blocks>) -> Self {
         let layout = blocks.layout();
-        let window = Mutex::new(Window::new(layout, Arc::clone(&shared.data.read_ahead)));
+        let window = Mutex::new(Window::new(layout, Arc::clone(&shared.data.memory)));
         let short_circuit = AtomicBool::new(shared.options.short_circuit);
-        let has_mapped = AtomicBool::new(false);
+        let (has_mapped, in_use) = (AtomicBool::new(false), AtomicBool::new(false));
         let path = key.path.clone();
         Self {
             shared,
@@ -150,6 +205,7 @@ impl Version {
             local: FileBlocks::default(),
             short_circuit,
             has_mapped,
+            in_use,
         }
     }
 
@@ -199,6 +255,16 @@ impl Version {
         }
     }
 
+    /// Waits for memory if there is none for `bytes`.
+    fn admitted(&self, ctx: &Ctx, bytes: u64) -> Result<Option<SemaphorePermit<'_>>> {
+        let memory = &self.shared.data.memory;
+        if memory.has_room(bytes) {
+            return Ok(None);
+        }
+        self.shared.data.versions.make_room();
+        self.shared.bridge.run(ctx, None, async { Ok(memory.admit(bytes).await) })
+    }
+
     /// The bytes of `range`, which lies in one block, by way of workers.
     pub(super) fn fetched(&self, ctx: &Ctx, range: Range<u64>) -> Result<Slices> {
         let bound = if self.has_mapped.load(Ordering::Relaxed) {
@@ -206,6 +272,8 @@ impl Version {
         } else {
             self.layout.len()
         };
+        self.in_use.store(true, Ordering::Relaxed);
+        let _place = self.admitted(ctx, range.end - range.start)?;
         let mut rejoins = 0;
         loop {
             let plan = self.window.lock().plan(range.clone(), bound, Fetch::new);

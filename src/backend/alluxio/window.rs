@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 
 use super::budget::Budget;
 use super::budget::Permit;
+use super::budget::Use;
 use super::layout::Layout;
 
 /// The furthest that is fetched ahead of one run.
@@ -62,8 +63,8 @@ pub(super) trait Fetching {
 pub(super) struct Order {
     /// The bytes of the file; within one block.
     pub(super) range: Range<u64>,
-    /// The memory for what lies beyond the request.
-    pub(super) permit: Option<Permit>,
+    /// The memory for what was asked for, and for what lies beyond.
+    pub(super) memory: [Option<Permit>; 2],
     /// Whether it reads ahead of a sequential reader.
     pub(super) sequential: bool,
 }
@@ -234,7 +235,23 @@ impl<F: Fetching> Window<F> {
             entry.kept = Some(self.next_kept);
             self.next_kept += 1;
             self.kept += entry.end - start;
-            self.keep_at_most(KEPT_MAX);
+            let most = if self.budget.is_tight() { 0 } else { KEPT_MAX.min(self.budget.share()) };
+            self.keep_at_most(most);
+        }
+    }
+
+    /// Gives up what is kept for others.
+    pub(super) fn keep_nothing(&mut self) {
+        self.keep_at_most(0);
+    }
+
+    /// Gives up all that is here, and all that is on its way: the reads that wait for it have it all the same, and so has
+    /// who reads on only later to fetch it once more.
+    pub(super) fn rest(&mut self) {
+        self.entries.clear();
+        self.kept = 0;
+        for run in &mut self.runs {
+            run.frontier = run.end;
         }
     }
 
@@ -419,11 +436,8 @@ impl<F: Fetching> Window<F> {
                     let limit = next.map_or(reach, |(start, _)| start.min(reach));
                     let limit = self.cut(offset, limit);
                     let Some(permit) = self.budget.take(limit - offset) else { return };
-                    let order = Order {
-                        range: offset..offset + permit.bytes(),
-                        permit: Some(permit),
-                        sequential: true,
-                    };
+                    let range = offset..offset + permit.bytes();
+                    let order = Order { range, memory: [None, Some(permit)], sequential: true };
                     let (end, fetch) = self.insert(run, order, make);
                     plan.start.push(fetch);
                     end
@@ -445,10 +459,12 @@ impl<F: Fetching> Window<F> {
         let cut = self.cut(needed.start, limit);
         let end = needed.end.min(cut);
         let spare = cut - end;
-        let permit = if spare > 0 { self.budget.take(spare) } else { None };
-        let end = end + permit.as_ref().map_or(0, Permit::bytes);
+        let asked = self.budget.charge(Use::Read, end - needed.start);
+        let ahead = if spare > 0 { self.budget.take(spare) } else { None };
+        let end = end + ahead.as_ref().map_or(0, Permit::bytes);
         let sequential = self.runs[run].is_sequential();
-        self.insert(run, Order { range: needed.start..end, permit, sequential }, make)
+        let order = Order { range: needed.start..end, memory: [Some(asked), ahead], sequential };
+        self.insert(run, order, make)
     }
 
     fn insert(&mut self, run: usize, order: Order, make: &mut impl FnMut(Order) -> F) -> (u64, Arc<F>) {
@@ -509,12 +525,13 @@ mod tests {
 
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
+    const BUDGET: u64 = 1 << 30;
 
     struct Fake {
         range: Range<u64>,
         sequential: bool,
         failed: Cell<bool>,
-        _permit: Option<Permit>,
+        _memory: [Option<Permit>; 2],
     }
 
     impl Fetching for Fake {
@@ -534,7 +551,7 @@ mod tests {
 
     impl Bench {
         fn new(len: u64, block_size: u64) -> Self {
-            Self::with_budget(len, block_size, 256 * MIB)
+            Self::with_budget(len, block_size, BUDGET)
         }
 
         fn with_budget(len: u64, block_size: u64, bytes: u64) -> Self {
@@ -551,7 +568,7 @@ mod tests {
                 range: order.range,
                 sequential: order.sequential,
                 failed: Cell::new(false),
-                _permit: order.permit,
+                _memory: order.memory,
             });
             let mut next = wanted.start;
             for (part, fetch) in &plan.parts {
@@ -594,7 +611,7 @@ mod tests {
             }
             assert_eq!(bench.fetched, len, "requests of {request}");
             assert_eq!(bench.held(), 0);
-            assert_eq!(bench.budget.left(), 256 * MIB);
+            assert_eq!(bench.budget.left(), BUDGET);
             assert!(bench.fetches < 60 || request == 5 * MIB, "{} fetches for {request}", bench.fetches);
         }
     }
@@ -787,6 +804,20 @@ mod tests {
     }
 
     #[test]
+    fn a_window_at_rest_holds_nothing_and_goes_on_where_it_was() {
+        let mut bench = Bench::new(64 * MIB, 64 * MIB);
+        for piece in 0..8 {
+            bench.read(piece * MIB, MIB);
+        }
+        assert!(bench.held() > 0 && bench.budget.left() < BUDGET);
+        let fetched = bench.fetched;
+        bench.window.rest();
+        assert_eq!((bench.held(), bench.budget.left()), (0, BUDGET));
+        bench.read(8 * MIB, MIB);
+        assert!(bench.fetched >= fetched + 5 * MIB, "it is not taken for sequential any more");
+    }
+
+    #[test]
     fn a_failed_fetch_is_not_joined() {
         let mut bench = Bench::new(MIB, MIB);
         let plan = bench.plan(0, 4096);
@@ -806,7 +837,7 @@ mod tests {
         }
         assert!(bench.held() <= (SEQUENTIAL_MAX as u64 + 1) * (AHEAD_MAX + FETCH_MAX));
         drop(bench.window);
-        assert_eq!(bench.budget.left(), 256 * MIB);
+        assert_eq!(bench.budget.left(), BUDGET);
     }
 
     #[test]
