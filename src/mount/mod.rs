@@ -433,6 +433,7 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>, cluster: Option<&AlluxioFs>) {
     }
     if let Some(cluster) = cluster {
         log::info!("{}", cluster.memory());
+        log::info!("{}", cluster.traffic());
     }
 }
 

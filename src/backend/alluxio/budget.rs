@@ -69,7 +69,7 @@ pub(super) struct Budget {
     total: AtomicU64,
     /// By [`Use`].
     used: [AtomicU64; 3],
-    /// Told when some comes back while there is little.
+    /// Told when some comes back.
     back: Notify,
     crowd: Semaphore,
 }
@@ -192,11 +192,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let budget = &self.budget;
         budget.used[self.purpose as usize].fetch_sub(self.bytes, Ordering::Relaxed);
-        // Sequentially consistent, as is the look of who waits: one of the two sees the other.
-        let before = budget.total.fetch_sub(self.bytes, Ordering::SeqCst);
-        if before > budget.limit / 2 {
-            budget.back.notify_waiters();
-        }
+        // Before the notice, so that who waits sees it.
+        budget.total.fetch_sub(self.bytes, Ordering::SeqCst);
+        budget.back.notify_waiters();
     }
 }
 

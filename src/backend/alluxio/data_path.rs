@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::budget::Budget;
 use super::mapped_blocks::Mappings;
 use super::options::AlluxioOptions;
+use super::traffic::Counter;
 use super::traffic::Counters;
 use super::version::Versions;
 
@@ -14,6 +15,8 @@ use super::version::Versions;
 pub(super) struct DataPath {
     /// For all data on its way.
     pub(super) memory: Arc<Budget>,
+    /// Names that were moved or replaced through this mount, counted as it begins.
+    pub(super) moves: Counter,
     /// What went over the wire.
     pub(super) traffic: Counters,
     /// The files that are open for reading.
@@ -28,6 +31,7 @@ impl DataPath {
     pub(super) fn new(options: &AlluxioOptions) -> Self {
         Self {
             memory: Budget::new(options.memory_limit),
+            moves: Counter::default(),
             traffic: Counters::default(),
             versions: Versions::default(),
             mappings: Mappings::default(),

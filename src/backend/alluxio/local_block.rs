@@ -108,6 +108,7 @@ async fn lease(
 ) -> Result<(PathBuf, Lease), Failure> {
     let limit = shared.options.data_read_timeout.min(LEASE_TIME);
     let id = server.ready().await?;
+    shared.data.traffic.worker_calls.add(1);
     let (requests, receiver) = mpsc::channel(1);
     let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
     server.sends(Rpc::OpenLocalBlock, &request);

@@ -12,6 +12,7 @@ mod bridge;
 mod budget;
 mod call_options;
 mod capacity;
+mod chunk;
 mod configuration;
 mod connection;
 mod data_path;
@@ -194,14 +195,14 @@ impl AlluxioFs {
 
     /// What went to and came from workers until now.
     pub fn traffic(&self) -> Traffic {
-        self.shared.data.traffic.traffic()
+        self.shared.data.traffic.traffic(self.shared.master.calls())
     }
 }
 
 impl Shared {
     fn new(options: AlluxioOptions) -> Result<Self> {
         let options = Arc::new(options);
-        let bridge = Bridge::new()?;
+        let bridge = Bridge::new(options.network_threads)?;
         let master = {
             let _inside = bridge.handle().enter();
             Arc::new(Master::new(Arc::clone(&options))?.with_journal())
@@ -451,6 +452,7 @@ impl FileSystem for AlluxioFs {
     fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
         let shared = &self.shared;
         let (new, old) = (shared.place(new)?, shared.place(old)?);
+        shared.data.moves.add(1);
         let info = shared.bridge.run(ctx, None, shared.replace(&new, &old))?;
         Ok(shared.attr(&info))
     }
@@ -458,6 +460,7 @@ impl FileSystem for AlluxioFs {
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         let shared = &self.shared;
         let (from, to) = (shared.place(from)?, shared.place(to)?);
+        shared.data.moves.add(1);
         shared.bridge.run(ctx, None, async {
             match mode {
                 RenameMode::Replace => shared.rename_over(&from, &to).await,

@@ -29,6 +29,7 @@ use super::local_block;
 use super::mapped_blocks::FileBlocks;
 use super::proto::grpc::file::FileInfo;
 use super::window::Plan;
+use super::window::Reach;
 use super::window::Window;
 use crate::fs::Ctx;
 use crate::fs::FsPath;
@@ -191,7 +192,8 @@ impl Drop for Version {
 impl Version {
     fn new(shared: Arc<Shared>, key: Key, blocks: Arc<Blocks>) -> Self {
         let layout = blocks.layout();
-        let window = Mutex::new(Window::new(layout, Arc::clone(&shared.data.memory)));
+        let reach = Reach { ahead: shared.options.read_ahead_max, fetch: shared.options.fetch_max };
+        let window = Mutex::new(Window::new(layout, reach, Arc::clone(&shared.data.memory)));
         let short_circuit = AtomicBool::new(shared.options.short_circuit);
         let (has_mapped, in_use) = (AtomicBool::new(false), AtomicBool::new(false));
         let path = key.path.clone();

@@ -9,8 +9,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -28,6 +26,8 @@ use super::block_write::Target;
 use super::block_write::Writing;
 use super::budget::Permit;
 use super::budget::Use;
+use super::chunk::Own;
+use super::chunk::chunk;
 use super::incomplete::IncompleteFile;
 use super::leftovers::remove_incomplete;
 use super::master::Change;
@@ -101,49 +101,6 @@ enum Command {
     Squeeze,
     Sync(oneshot::Sender<Result<()>>),
     Commit(oneshot::Sender<Result<()>>),
-}
-
-/// The chunks of one file that are in memory.
-#[derive(Default)]
-struct Own {
-    chunks: AtomicUsize,
-    none: Notify,
-}
-
-impl Own {
-    /// Waits until there are none.
-    async fn gone(&self) {
-        loop {
-            let mut none = pin!(self.none.notified());
-            none.as_mut().enable();
-            if self.chunks.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            none.await;
-        }
-    }
-}
-
-/// A chunk with its memory, which is given back when nobody holds the bytes any more: they were sent and need not be sent
-/// again.
-struct Chunk {
-    bytes: Bytes,
-    _memory: Option<Permit>,
-    own: Arc<Own>,
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        if self.own.chunks.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.own.none.notify_waiters();
-        }
-    }
 }
 
 /// What the two tell each other out of order.
@@ -245,9 +202,7 @@ impl Writer {
     fn cut(&mut self) {
         if !self.pending.is_empty() {
             let bytes = self.pending.split().freeze();
-            self.own.chunks.fetch_add(1, Ordering::Relaxed);
-            let (_memory, own) = (self.pending_memory.take(), Arc::clone(&self.own));
-            self.overflow.push_back(Bytes::from_owner(Chunk { bytes, _memory, own }));
+            self.overflow.push_back(chunk(bytes, self.pending_memory.take(), &self.own));
         }
     }
 
