@@ -261,7 +261,7 @@ fn wait_complete(files: impl IntoIterator<Item = (PathBuf, u64)>) -> io::Result<
 }
 
 /// Pages, names and attributes that the kernel keeps. Only root can; otherwise the report says so.
-fn drop_caches() {
+pub(crate) fn drop_caches() {
     let _ = fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
