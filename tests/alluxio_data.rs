@@ -524,6 +524,36 @@ fn what_only_the_under_file_system_has_is_read_and_cached() {
 }
 
 #[test]
+fn a_small_file_costs_one_call_to_a_worker_and_as_few_to_the_master_as_can_be() {
+    let place = Place::new("calls");
+    let bytes = content(12, 100 * KIB);
+    // Cached, the master is asked at the open; from the under file system once more, whether the bytes were this file's.
+    for (write_type, masters) in [(WriteType::MustCache, 1), (WriteType::Through, 2)] {
+        let fs = place.fs(in_blocks(MIB, write_type, ReadType::NoCache, {
+            AlluxioOptions { short_circuit: false, ..AlluxioOptions::default() }
+        }));
+        let name = |n: u32| path(&format!("{write_type:?}{n}"));
+        for n in 0..20 {
+            write(&fs, &name(n), &bytes, 1 << 20);
+        }
+        // Who the workers are is asked once.
+        let calls = |n| {
+            let before = fs.traffic();
+            let got = fs.open(&Ctx::daemon(), &name(n)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap();
+            assert_same(&got.to_vec(), &bytes, "the file");
+            let after = fs.traffic();
+            (after.master_calls - before.master_calls, after.worker_calls - before.worker_calls)
+        };
+        calls(0);
+        let counts: Vec<_> = (1..20).map(calls).collect();
+        // On a busy machine the open may be too long ago to count as a look.
+        assert!(counts.contains(&(masters, 1)), "{counts:?}, {write_type:?}");
+        assert!(counts.iter().all(|(asked, streams)| *asked <= masters + 1 && *streams == 1), "{counts:?}");
+        println!("{write_type:?}: {counts:?}");
+    }
+}
+
+#[test]
 fn an_interrupted_read_ends_with_it() {
     let place = Place::new("interrupt");
     let (fs, name, bytes) = by_stream(&place, MIB);
