@@ -6,6 +6,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 use std::sync::Arc;
+use std::sync::Barrier;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -372,22 +373,64 @@ fn read_ahead_out_of_order_fetches_each_byte_once() {
 }
 
 #[test]
-fn readers_on_handles_of_their_own_do_not_disturb_each_other() {
-    let place = Place::new("four");
-    let len = 20 * MIB + 99;
+fn readers_on_handles_of_their_own_share_what_is_fetched() {
+    let place = Place::new("sixteen");
+    let len = 40 * MIB + 99;
     let (fs, name, bytes) = by_stream(&place, len);
     let before = fs.traffic().received;
+    let together = Barrier::new(16);
     thread::scope(|scope| {
-        for piece in [30_000, 128 << 10, 500_000, 1 << 20] {
-            let (fs, name, bytes) = (&fs, &name, &bytes);
+        for piece in [30_000, 128 << 10, 500_000, 1 << 20].repeat(4) {
+            let (fs, name, bytes, together) = (&fs, &name, &bytes, &together);
             scope.spawn(move || {
                 let reader = fs.open(&Ctx::daemon(), name).unwrap();
+                together.wait();
                 assert_same(&read(&*reader, piece), bytes, "the file");
             });
         }
     });
     let fetched = fs.traffic().received - before;
-    assert!(fetched <= 4 * len * 105 / 100, "{fetched} bytes for 4 times {len}");
+    assert!(fetched <= len * 105 / 100, "{fetched} bytes for {len}");
+}
+
+#[test]
+fn a_handle_that_is_closed_or_interrupted_takes_nothing_from_another() {
+    let place = Place::new("closed");
+    let len = 24 * MIB;
+    let (fs, name, bytes) = by_stream(&place, len);
+    let (one, other) = (fs.open(&Ctx::daemon(), &name).unwrap(), fs.open(&Ctx::daemon(), &name).unwrap());
+    let cancel = Cancel::new();
+    let interrupted = Ctx::new(0, 0, 0, &cancel);
+    let before = fs.traffic().received;
+    for offset in (0..8 * MIB).step_by(128 << 10) {
+        one.read_at(&interrupted, offset, 128 << 10).unwrap();
+    }
+    cancel.cancel();
+    assert_eq!(one.read_at(&interrupted, 8 * MIB, 1).unwrap_err().fault(), Fault::Interrupted);
+    drop(one);
+    assert_same(&read(&*other, 128 << 10), &bytes, "the file");
+    let fetched = fs.traffic().received - before;
+    assert!(fetched <= len * 105 / 100, "{fetched} bytes for {len}");
+}
+
+#[test]
+fn handles_of_one_file_map_each_block_once_and_those_of_another_version_their_own() {
+    let place = Place::new("mapped");
+    let len = 5 * MIB + 5;
+    let fs = place.fs(small_blocks(WriteType::MustCache, true));
+    let (old, new) = (content(1, len), content(2, len));
+    write(&fs, &path("file"), &old, 100_000);
+    let first: Vec<_> = (0..8).map(|_| fs.open(&Ctx::daemon(), &path("file")).unwrap()).collect();
+    for reader in &first {
+        assert_same(&read(&**reader, 300_000), &old, "the first version");
+    }
+    assert_eq!(fs.traffic().mapped, 6);
+    fs.remove_file(&Ctx::daemon(), &path("file")).unwrap();
+    write(&fs, &path("file"), &new, 100_000);
+    let second = fs.open(&Ctx::daemon(), &path("file")).unwrap();
+    assert_same(&read(&*second, 300_000), &new, "the second version");
+    assert_eq!(fs.traffic().mapped, 12);
+    assert_same(&read(&*first[7], 300_000), &old, "the first version");
 }
 
 #[test]
@@ -458,6 +501,8 @@ fn what_only_the_under_file_system_has_is_read_and_cached() {
         }
         assert_eq!(fs.traffic().received, 150);
         if cached {
+            // What is mapped is shared with whoever has the file open.
+            drop(reader);
             let deadline = Instant::now() + Duration::from_secs(20);
             loop {
                 // A new handle asks the master anew; a cached block is mapped.
@@ -475,6 +520,36 @@ fn what_only_the_under_file_system_has_is_read_and_cached() {
             assert_same(&read(&*fs.open(&Ctx::daemon(), &name).unwrap(), 100_000), &bytes, "the file");
             assert_eq!(fs.traffic().mapped, before);
         }
+    }
+}
+
+#[test]
+fn a_small_file_costs_one_call_to_a_worker_and_as_few_to_the_master_as_can_be() {
+    let place = Place::new("calls");
+    let bytes = content(12, 100 * KIB);
+    // Cached, the master is asked at the open; from the under file system once more, whether the bytes were this file's.
+    for (write_type, masters) in [(WriteType::MustCache, 1), (WriteType::Through, 2)] {
+        let fs = place.fs(in_blocks(MIB, write_type, ReadType::NoCache, {
+            AlluxioOptions { short_circuit: false, ..AlluxioOptions::default() }
+        }));
+        let name = |n: u32| path(&format!("{write_type:?}{n}"));
+        for n in 0..20 {
+            write(&fs, &name(n), &bytes, 1 << 20);
+        }
+        // Who the workers are is asked once.
+        let calls = |n| {
+            let before = fs.traffic();
+            let got = fs.open(&Ctx::daemon(), &name(n)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap();
+            assert_same(&got.to_vec(), &bytes, "the file");
+            let after = fs.traffic();
+            (after.master_calls - before.master_calls, after.worker_calls - before.worker_calls)
+        };
+        calls(0);
+        let counts: Vec<_> = (1..20).map(calls).collect();
+        // On a busy machine the open may be too long ago to count as a look.
+        assert!(counts.contains(&(masters, 1)), "{counts:?}, {write_type:?}");
+        assert!(counts.iter().all(|(asked, streams)| *asked <= masters + 1 && *streams == 1), "{counts:?}");
+        println!("{write_type:?}: {counts:?}");
     }
 }
 

@@ -11,15 +11,18 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Barrier;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::thread;
 use std::time::Duration;
 
 use common::cluster::Cluster;
 use common::cluster::RemoteDir;
 use common::content;
 use common::content::Random;
+use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::process;
@@ -88,6 +91,41 @@ fn a_sequential_read_fetches_hardly_more_than_the_file() {
 }
 
 #[test]
+fn readers_of_one_file_fetch_it_once() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let size = LARGE / 3;
+    let (mount, dir) = mounted(false, None);
+    content::write_file(&mount.path().join("large"), 4, size).unwrap();
+    mount.unmount();
+    for cache_mode in ["direct_io", "kernel_cache", "auto_cache"] {
+        for readers in [1, 4, 16] {
+            let mount = spec(&cluster, &dir, false, Some(cache_mode)).start();
+            let path = mount.path().join("large");
+            let together = Barrier::new(readers);
+            let before = settled(&cluster);
+            thread::scope(|scope| {
+                for _ in 0..readers {
+                    scope.spawn(|| {
+                        let file = File::open(&path).unwrap();
+                        together.wait();
+                        for offset in (0..size).step_by(1 << 20) {
+                            let len = (1 << 20).min(size - offset) as usize;
+                            content::check_range(&file, 4, offset, len).unwrap();
+                        }
+                    });
+                }
+            });
+            let fetched = settled(&cluster) - before;
+            let times = fetched as f64 / size as f64;
+            println!("{readers} readers, {cache_mode}: {times:.3} times the file");
+            assert!((0.9..=1.05).contains(&times), "{times} times the file, {readers} readers, {cache_mode}");
+            mount.unmount();
+        }
+    }
+}
+
+#[test]
 fn random_small_reads_fetch_only_their_ranges() {
     let _one = one_at_a_time();
     let cluster = Cluster::get();
@@ -131,6 +169,17 @@ fn reader_process() {
     for offset in (start..start + size / 8).step_by(1 << 17) {
         content::check_range(&file, seed, offset, (1 << 17).min((size - offset) as usize)).unwrap();
     }
+}
+
+/// The bytes that workers have sent, once the count stands still: it lags a little behind the last chunks.
+fn settled(cluster: &Cluster) -> u64 {
+    let mut count = cluster.bytes_sent();
+    let stands = || {
+        let before = std::mem::replace(&mut count, cluster.bytes_sent());
+        before == count
+    };
+    assert!(holds_within(LIMIT, stands), "something keeps reading");
+    count
 }
 
 fn start_reader(path: &Path, seed: u64, size: u64, number: u64) -> Child {

@@ -93,13 +93,13 @@ fn run_round(settings: &Settings, sides: &[(&str, &Path)], results: &mut Results
             let name = format!("random 4 KiB, {jobs} jobs, {file}");
             for (side, dir) in sides {
                 let rate = read_random(&dir.join(file), jobs, settings);
-                results.add_named(&name, "/s", side, said(&name, side, rate));
+                results.add(&name, "/s", side, said(&name, side, rate));
             }
         }
         let name = format!("sequential 1 MiB, {file}");
         for (side, dir) in sides {
             let rate = read_through(&dir.join(file), settings);
-            results.add_named(&name, "MB/s", side, said(&name, side, rate));
+            results.add(&name, "MB/s", side, said(&name, side, rate));
         }
     }
 }

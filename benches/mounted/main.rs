@@ -4,14 +4,15 @@
 //! Settings, from the environment: `BENCH_ROUNDS` (5), `BENCH_FILE_MB` (128, each of five files),
 //! `BENCH_FILES` (800 small files), `BENCH_SECONDS` (2, for each measure of random reads), `BENCH_OPTIONS`
 //! (`direct_io`, of `-o` for both mounts), `BENCH_SHORT_CIRCUIT` (`true`), `BENCH_JAVA` (`false` leaves it out),
-//! `BENCH_QUICK` (small values for all of these: does it run, not how fast), `BENCH_PART` (`all`; `local` for what
-//! `local` compares instead).
+//! `BENCH_SMALL_FILES` (1000, of 100 KiB), `BENCH_QUICK` (small values for all of these: does it run, not how fast),
+//! `BENCH_PART` (`all`; `local` or `remote` for what the modules of these names compare instead).
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by its panic")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod local;
+mod remote;
 mod report;
 mod work;
 
@@ -31,11 +32,20 @@ use report::Results;
 use work::Sizes;
 
 fn main() -> ExitCode {
+    if remote::read_if_told() {
+        return ExitCode::SUCCESS;
+    }
     let settings = Settings::from_environment();
     let cluster = Cluster::get();
-    if settings.part == "local" {
-        local::run(&settings, &cluster);
-        return ExitCode::SUCCESS;
+    match &*settings.part {
+        "local" => {
+            local::run(&settings, &cluster);
+            return ExitCode::SUCCESS;
+        }
+        "remote" => {
+            return if remote::run(&settings, &cluster) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        _ => {}
     }
     let sides = Sides::mount(&settings, &cluster);
     let names: Vec<&str> = sides.roots.iter().map(|(name, _)| *name).collect();
@@ -46,7 +56,8 @@ fn main() -> ExitCode {
     sides.unmount();
     results.print(&settings.describe());
     // The peer may fail at something; we may not.
-    if results.has_failed(OURS) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let good = !results.has_failed(OURS);
+    if remote::run(&settings, &cluster) && good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 const OURS: &str = "alluxio-fuse";
@@ -69,7 +80,7 @@ fn run_round(settings: &Settings, sides: &Sides, round: usize, results: &mut Res
             if let Err(reason) = &rate {
                 eprintln!("round {round}: {} on {}: {reason}", job.name, site.name);
             }
-            results.add(job, site.name, rate.ok());
+            results.add(job.name, job.unit, site.name, rate.ok());
         }
         eprintln!("round {} of {}: {}", round + 1, settings.rounds, job.name);
     }
@@ -85,6 +96,8 @@ struct Settings {
     options: String,
     short_circuit: bool,
     java: bool,
+    /// Files of 100 KiB.
+    small_files: usize,
 }
 
 impl Settings {
@@ -102,6 +115,7 @@ impl Settings {
             options: variable("BENCH_OPTIONS", "direct_io".to_owned()),
             short_circuit: variable("BENCH_SHORT_CIRCUIT", true),
             java: variable("BENCH_JAVA", true),
+            small_files: usize::try_from(variable("BENCH_SMALL_FILES", default(1000, 64))).unwrap(),
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use crate::work;
-use crate::work::Job;
 
 pub(crate) struct Results {
     sides: Vec<String>,
@@ -23,13 +22,8 @@ impl Results {
         Results { sides: sides.iter().map(|&side| side.to_owned()).collect(), rows: Vec::new() }
     }
 
-    /// One figure more; none if the job failed.
-    pub(crate) fn add(&mut self, job: &Job, side: &str, rate: Option<f64>) {
-        self.add_named(job.name, job.unit, side, rate);
-    }
-
-    /// The same for what is no job of `work`.
-    pub(crate) fn add_named(&mut self, job: &str, unit: &'static str, side: &str, rate: Option<f64>) {
+    /// One figure more of `job`; none if it failed.
+    pub(crate) fn add(&mut self, job: &str, unit: &'static str, side: &str, rate: Option<f64>) {
         let at = self.rows.iter().position(|row| row.job == job).unwrap_or_else(|| {
             self.rows.push(Row { job: job.to_owned(), unit, rates: BTreeMap::new() });
             self.rows.len() - 1
@@ -38,7 +32,7 @@ impl Results {
     }
 
     pub(crate) fn has_failed(&self, side: &str) -> bool {
-        self.rows.iter().any(|row| row.rates[side].contains(&None))
+        self.rows.iter().any(|row| row.of(side).contains(&None))
     }
 
     /// Prints the table as Markdown; `settings` says what was measured. The first side is the one that is compared.
@@ -54,16 +48,27 @@ impl Results {
         println!("| | {} | {} |", self.sides.join(" | "), ratios.join(" | "));
         println!("|---|{}", "---:|".repeat(self.sides.len() + others.len()));
         for row in &self.rows {
-            let cells: Vec<String> = self.sides.iter().map(|side| cell(&row.rates[side])).collect();
-            let ours = median(&row.rates[&self.sides[0]]);
-            let ratios: Vec<String> =
-                others.iter().map(|side| ratio(ours, median(&row.rates[side]))).collect();
-            println!("| {}, {} | {} | {} |", row.job, row.unit, cells.join(" | "), ratios.join(" | "));
+            let cells: Vec<String> = self.sides.iter().map(|side| cell(row.of(side))).collect();
+            let ours = median(row.of(&self.sides[0]));
+            let ratios: Vec<String> = others.iter().map(|side| ratio(ours, median(row.of(side)))).collect();
+            let name =
+                if row.unit.is_empty() { row.job.to_owned() } else { format!("{}, {}", row.job, row.unit) };
+            println!("| {name} | {} | {} |", cells.join(" | "), ratios.join(" | "));
         }
     }
 }
 
+impl Row {
+    /// The figures of a side; of some rows not every side has any.
+    fn of(&self, side: &str) -> &[Option<f64>] {
+        self.rates.get(side).map_or(&[], Vec::as_slice)
+    }
+}
+
 fn cell(rates: &[Option<f64>]) -> String {
+    if rates.is_empty() {
+        return "-".to_owned();
+    }
     let good = sorted(rates);
     let failed = rates.len() - good.len();
     let (Some(low), Some(high), Some(median)) = (good.first(), good.last(), median(rates)) else {
@@ -100,6 +105,7 @@ fn figure(rate: f64) -> String {
         _ if rate >= 100_000.0 => format!("{:.0}k", rate / 1e3),
         _ if rate >= 10_000.0 => format!("{:.1}k", rate / 1e3),
         _ if rate >= 100.0 => format!("{rate:.0}"),
+        _ if rate < 10.0 => format!("{rate:.2}"),
         _ => format!("{rate:.1}"),
     }
 }

@@ -200,6 +200,14 @@ impl Config {
         }
     }
 
+    /// A number of bytes, if somebody has said one.
+    pub fn optional_bytes(&self, key: &'static Key) -> Option<u64> {
+        match self.values.get(key.name) {
+            Some(Value::Bytes(bytes)) => Some(*bytes),
+            other => absent(key, other),
+        }
+    }
+
     /// A number of bytes.
     pub fn bytes(&self, key: &'static Key) -> u64 {
         match self.values.get(key.name) {

@@ -6,6 +6,7 @@ use nix::unistd::Group;
 use nix::unistd::User;
 
 use super::Failure;
+use super::memory;
 use crate::backend::alluxio::AlluxioOptions;
 use crate::backend::alluxio::Authentication;
 use crate::backend::alluxio::EndOfLife;
@@ -51,6 +52,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
 
         journal_dir: Some(config.runtime_dir()),
 
+        memory_limit: memory::limit(config),
         reader_chunk: config.bytes(&keys::USER_READER_CHUNK),
         reader_buffer_messages: count(config, &keys::USER_READER_BUFFER),
         writer_chunk: config.bytes(&keys::USER_WRITER_CHUNK),

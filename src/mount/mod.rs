@@ -12,6 +12,7 @@ mod fuse_conf;
 mod launch;
 mod log_file;
 mod logging;
+mod memory;
 mod pid_file;
 mod point;
 mod process;
@@ -55,6 +56,7 @@ use nix::sys::resource::setrlimit;
 use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
 use nix::sys::statfs::statfs;
 
+use crate::backend::alluxio::AlluxioFs;
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
 use crate::backend::local::NewOwner;
@@ -359,7 +361,7 @@ fn serve_logged(
     }
     raise_open_files();
     // The latter goes first.
-    let (fs, _watch) = backend(plan)?;
+    let Built { fs, cluster, watch: _watch } = backend(plan)?;
     let cached = data_cache::from_config(&plan.config, plan.root.origin(&plan.config))?;
     warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
@@ -394,7 +396,7 @@ fn serve_logged(
     let received = move |signal| {
         let name = match signal {
             Caught::Quit => {
-                log_state(&served, data.as_deref());
+                log_state(&served, data.as_deref(), cluster.as_deref());
                 return;
             }
             // The terminal is gone; a process without one is told to look after its log.
@@ -433,7 +435,7 @@ fn serve_logged(
 }
 
 /// What somebody wants to know who sends SIGQUIT, as to a Java process.
-fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
+fn log_state(vfs: &Vfs, data: Option<&DataCache>, cluster: Option<&AlluxioFs>) {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     log::info!(
         "{} open files and directories, {} inodes known to the kernel, {threads} threads",
@@ -446,11 +448,24 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
     let counted = metrics::snapshot().into_iter().filter(|sample| sample.value > 0);
     let counted: Vec<String> = counted.map(|sample| sample.to_string()).collect();
     log::info!("Counted: {}", counted.join(", "));
+    if let Some(cluster) = cluster {
+        log::info!("{}", cluster.memory());
+        log::info!("{}", cluster.traffic());
+    }
+}
+
+/// What the plan asks for.
+struct Built {
+    fs: Arc<dyn FileSystem>,
+    /// The same, if it is a cluster.
+    cluster: Option<Arc<AlluxioFs>>,
+    /// Keeps its settings up to date.
+    watch: Option<Watch>,
 }
 
 /// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.
-fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Failure> {
-    let mut watch = None;
+fn backend(plan: &mut Plan) -> Result<Built, Failure> {
+    let (mut watch, mut cluster) = (None, None);
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
             let owner = match alluxio_options::owner_policy(&plan.config)? {
@@ -465,6 +480,7 @@ fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Fail
             let (fs, watching) = cluster::connect(&mut plan.config, path)?;
             warn_without_effect(&plan.config);
             watch = watching;
+            cluster = Some(Arc::clone(&fs));
             fs
         }
     };
@@ -472,7 +488,7 @@ fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Fail
     plan.options = plan.config.mount_options()?;
     let root = fs.stat(&Ctx::daemon(), &FsPath::root());
     match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
-        FileKind::Directory => Ok((fs, watch)),
+        FileKind::Directory => Ok(Built { fs, cluster, watch }),
         FileKind::Regular => {
             Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
         }

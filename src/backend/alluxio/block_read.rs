@@ -56,6 +56,10 @@ const ROUNDS_ANSWERED: u32 = 4;
 /// mostly keeps it.
 const ABSENT_FOR: Duration = Duration::from_secs(1);
 
+/// How long the master's word that the file is at its place is good for before something is read from there, when it was
+/// opened or looked for anyway. A look only for that would be as old by the time the worker opens the file.
+const CONFIRMED_FOR: Duration = Duration::from_millis(20);
+
 /// How often a file may move while the same bytes of it are being read.
 const MOVES_MAX: u32 = 4;
 
@@ -71,6 +75,8 @@ pub(super) struct Blocks {
     replication_max: i32,
     /// The file was removed or replaced: only workers can have bytes of it.
     gone: AtomicBool,
+    /// When the master last said that the file is at its place, and the moves through this mount until then.
+    confirmed: Mutex<(Instant, u64)>,
     /// By index in the file.
     known: Mutex<Vec<Known>>,
 }
@@ -145,12 +151,29 @@ impl Blocks {
         let (file_id, replication_max) = (info.file_id(), info.replication_max.unwrap_or(-1));
         let at = shared.master.at(&path);
         let (gone, known) = (AtomicBool::new(false), Mutex::new(known));
-        Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, gone, known })
+        let confirmed = Mutex::new((Instant::now(), shared.data.moves.value()));
+        Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, gone, confirmed, known })
     }
 
     /// How the file is cut.
     pub(super) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Where the options of the file's path are.
+    pub(super) fn options_place(&self) -> usize {
+        Arc::as_ptr(&self.at) as usize
+    }
+
+    /// Takes over what `fresh`, of the same version of the file, was told by the master just now.
+    pub(super) fn take_over(&self, fresh: &Self) {
+        let confirmed = *fresh.confirmed.lock();
+        *self.confirmed.lock() = confirmed;
+        let fresh = fresh.known.lock();
+        for (known, fresh) in self.known.lock().iter_mut().zip(fresh.iter()) {
+            known.info = Arc::clone(&fresh.info);
+            known.expires = fresh.expires;
+        }
     }
 
     /// What is known of block `block`: its id and where it is. Asks the master when that is too old.
@@ -295,9 +318,13 @@ impl Blocks {
     ) -> Result<(), Lost> {
         for _ in 0..MOVES_MAX {
             // Also before, so that workers do not keep another file's bytes as this block.
-            let known = self.whereabouts(copy).await.map_err(Lost::for_good)?;
+            let known = if self.is_confirmed() {
+                Arc::clone(&copy.lock())
+            } else {
+                self.whereabouts(copy).await.map_err(Lost::for_good)?
+            };
             let range = sink.offset()..sink.offset() + sink.missing();
-            let held = Fetch::new(Order { range: range.clone(), permit: None, sequential });
+            let held = Fetch::new(Order { range: range.clone(), memory: [None, None], sequential });
             let options = Some(self.ufs_options(block, &known));
             let result = self.try_worker(worker, block, info, options, sequential, &held.sink()).await;
             if let Err(failure) = &result
@@ -332,11 +359,18 @@ impl Blocks {
         }
     }
 
+    fn is_confirmed(&self) -> bool {
+        let (when, moves) = *self.confirmed.lock();
+        when.elapsed() < CONFIRMED_FOR && moves == self.shared.data.moves.value()
+    }
+
     /// Where the under file system has the file now: `copy`, brought up to date if the file was moved.
     async fn whereabouts(&self, copy: &Mutex<Arc<UfsCopy>>) -> Result<Arc<UfsCopy>> {
         let known = Arc::clone(&copy.lock());
+        let asked = (Instant::now(), self.shared.data.moves.value());
         let place = self.still_there().await?;
         if place == known.place {
+            *self.confirmed.lock() = asked;
             return Ok(known);
         }
         let info = self.shared.master.known_status(&place).await?;
@@ -475,6 +509,7 @@ impl Blocks {
             usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
         );
         self.shared.data.traffic.streams.add(1);
+        self.shared.data.traffic.worker_calls.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
         let late =
             |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
@@ -555,6 +590,7 @@ impl Blocks {
         };
         let Ok(server) = self.shared.connections.worker(&target) else { return };
         let limit = self.shared.options.data_read_timeout;
+        self.shared.data.traffic.worker_calls.add(1);
         self.shared.bridge.spawn(async move {
             if let Ok(Err(failure)) = timeout(limit, cache(&server, request)).await {
                 log::debug!("{}", failure.error);

@@ -141,8 +141,8 @@ impl Writing {
             }
         }
         self.written += length;
-        if self.written > KEPT_MAX {
-            self.kept = None;
+        if self.written > KEPT_MAX || self.shared.data.memory.is_tight() {
+            self.forget_kept();
         }
         Ok(())
     }
@@ -158,9 +158,12 @@ impl Writing {
         Ok(())
     }
 
-    /// Lets go of what was kept: for a block that is full and waits for its commit.
+    /// Lets go of what was kept: of a block that is full and waits for its commit, or when memory is short. What nobody
+    /// has got yet is still needed.
     pub(super) fn forget_kept(&mut self) {
-        self.kept = None;
+        if self.stream.is_some() {
+            self.kept = None;
+        }
     }
 
     /// Commits. Returns the content hash that the under file system gave.

@@ -36,9 +36,10 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Starts the threads.
-    pub(super) fn new() -> Result<Self> {
-        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, THREADS_MAX));
+    /// Starts the threads: `wanted`, or if that is 0 as many as there are processors, within bounds.
+    pub(super) fn new(wanted: usize) -> Result<Self> {
+        let cores = || thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, THREADS_MAX));
+        let threads = if wanted == 0 { cores() } else { wanted };
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("alluxio-net")
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_future_runs_to_its_end_on_the_calling_thread() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let me = thread::current().id();
         let (sender, receiver) = oneshot::channel();
         bridge.spawn(async { sender.send(thread::current().id()) });
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_the_wait() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let cancel = Cancel::new();
         let (polled, waiting) = mpsc::channel();
         thread::scope(|scope| {
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn who_was_interrupted_before_does_not_begin() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let cancel = Cancel::new();
         cancel.cancel();
         let result: Result<()> = bridge.run(&ctx(&cancel), None, async { panic!("polled") });
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_deadline_ends_the_wait() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let deadline = Instant::now() + Duration::from_millis(20);
         let result: Result<()> = bridge.run(&Ctx::daemon(), Some(deadline), pending());
         assert_eq!(result.unwrap_err().fault(), Fault::TimedOut);
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_task_that_never_ends_does_not_hold_up_the_end() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let (alive, gone) = mpsc::channel::<()>();
         bridge.spawn(async move {
             let _alive = alive;
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn jobs_are_waited_for_but_not_for_ever() {
-        let bridge = Bridge::new().unwrap();
+        let bridge = Bridge::new(0).unwrap();
         let (sender, receiver) = oneshot::channel::<()>();
         bridge.spawn_job(async { drop(receiver.await) });
         bridge.spawn_job(pending());

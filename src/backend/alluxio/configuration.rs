@@ -63,7 +63,7 @@ pub(super) fn ask_hashes(ctx: &Ctx, bridge: &Bridge, master: &Master) -> Result<
 
 /// For a few questions to the masters of `options`, without a file system.
 pub(super) fn open(options: &Arc<AlluxioOptions>) -> Result<(Bridge, Master)> {
-    let bridge = Bridge::new()?;
+    let bridge = Bridge::new(0)?;
     let master = {
         let _inside = bridge.handle().enter();
         Master::new(Arc::clone(options))?

@@ -61,9 +61,6 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(35);
 /// nobody asks for the moment, and everyone else on that connection would wait for them.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
-/// Connections to one worker beyond which there was nothing to gain. Two on two cores gave the most.
-const WORKER_CONNECTIONS: usize = 4;
-
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
@@ -314,7 +311,7 @@ struct Pool {
 impl Connections {
     /// None yet.
     pub(super) fn new(runtime: Handle, options: Arc<AlluxioOptions>) -> Self {
-        let each = options.streaming_connections_max.clamp(1, WORKER_CONNECTIONS);
+        let each = options.streaming_connections_max.clamp(1, options.worker_connections.max(1));
         Self { options, runtime, each, pools: Mutex::default() }
     }
 

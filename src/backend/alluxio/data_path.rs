@@ -8,20 +8,26 @@ use tokio::sync::Semaphore;
 
 use super::backing::LEASES_MAX;
 use super::budget::Budget;
+use super::mapped_blocks::Mappings;
 use super::options::AlluxioOptions;
+use super::traffic::Counter;
 use super::traffic::Counters;
-
-/// Memory that all readers together may fill before anybody asks for it.
-const READ_AHEAD_MAX: u64 = 256 << 20;
+use super::version::Versions;
 
 /// The shared part of all readers and writers.
 pub(super) struct DataPath {
-    /// For reading ahead.
-    pub(super) read_ahead: Arc<Budget>,
+    /// For all data on its way.
+    pub(super) memory: Arc<Budget>,
+    /// Names that were moved or replaced through this mount, counted as it begins.
+    pub(super) moves: Counter,
     /// What went over the wire.
     pub(super) traffic: Counters,
     /// One permit for each lease of a file that the kernel reads by itself.
     pub(super) passed: Arc<Semaphore>,
+    /// The files that are open for reading.
+    pub(super) versions: Versions,
+    /// The bound of what they have mapped.
+    pub(super) mappings: Mappings,
     writes_locally: AtomicBool,
 }
 
@@ -29,9 +35,12 @@ impl DataPath {
     /// Before the first file is opened.
     pub(super) fn new(options: &AlluxioOptions) -> Self {
         Self {
-            read_ahead: Budget::new(READ_AHEAD_MAX),
+            memory: Budget::new(options.memory_limit),
+            moves: Counter::default(),
             traffic: Counters::default(),
             passed: Arc::new(Semaphore::new(LEASES_MAX)),
+            versions: Versions::default(),
+            mappings: Mappings::default(),
             writes_locally: AtomicBool::new(options.short_circuit),
         }
     }

@@ -28,7 +28,7 @@ pub(super) struct Fetch {
     sequential: bool,
     arrived: Arc<Arrived>,
     task: OnceLock<AbortHandle>,
-    _permit: Option<Permit>,
+    _memory: [Option<Permit>; 2],
 }
 
 /// Where the task puts the bytes. Dropped before the end of the range, it fails the fetch.
@@ -60,7 +60,7 @@ impl Fetch {
             sequential: order.sequential,
             arrived: Arc::new(Arrived { state: Mutex::new(state), changed: Notify::new() }),
             task: OnceLock::new(),
-            _permit: order.permit,
+            _memory: order.memory,
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     fn fetch(range: Range<u64>) -> Fetch {
-        Fetch::new(Order { range, permit: None, sequential: false })
+        Fetch::new(Order { range, memory: [None, None], sequential: false })
     }
 
     #[test]

@@ -7,14 +7,11 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use memmap2::Mmap;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,10 +29,6 @@ use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
 use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
-
-/// Blocks that one open file keeps mapped. A mapped block is locked at its worker, so a long file must not
-/// hold all of its own.
-const MAPPED_MAX: usize = 64;
 
 /// Longest wait for the name of a block's file, which no bytes go with.
 const LEASE_TIME: Duration = Duration::from_secs(30);
@@ -141,6 +134,7 @@ async fn lease(
 ) -> Result<(PathBuf, Lease), Failure> {
     let limit = shared.options.data_read_timeout.min(LEASE_TIME);
     let id = server.ready().await?;
+    shared.data.traffic.worker_calls.add(1);
     let (requests, receiver) = mpsc::channel(1);
     let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
     server.sends(Rpc::OpenLocalBlock, &request);
@@ -184,57 +178,11 @@ fn map_file(file: &File) -> io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// The mapped blocks of one open file; the one used last at the end.
-#[derive(Default)]
-pub(super) struct LocalBlocks {
-    slots: Mutex<Vec<(usize, Arc<Slot>)>>,
-}
-
-/// One block: unknown, mapped, or found not to be readable this way.
-pub(super) type Slot = OnceCell<Option<Bytes>>;
-
-impl LocalBlocks {
-    /// The slot of block `block`. Makes room by forgetting the block that was not used for longest.
-    pub(super) fn slot(&self, block: usize) -> Arc<Slot> {
-        let mut slots = self.slots.lock();
-        if let Some(at) = slots.iter().rposition(|(index, _)| *index == block) {
-            let slot = Arc::clone(&slots[at].1);
-            slots[at..].rotate_left(1);
-            return slot;
-        }
-        let forgotten = (slots.len() == MAPPED_MAX).then(|| slots.remove(0));
-        let slot = Arc::new(Slot::new());
-        slots.push((block, Arc::clone(&slot)));
-        drop(slots);
-        // Unmapping is a system call, and done without the lock.
-        drop(forgotten);
-        slot
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
-
-    #[test]
-    fn the_block_used_longest_ago_is_forgotten() {
-        let blocks = LocalBlocks::default();
-        let first = blocks.slot(0);
-        for block in 1..MAPPED_MAX {
-            blocks.slot(block);
-        }
-        assert!(Arc::ptr_eq(&first, &blocks.slot(0)), "still there, and now the youngest");
-        let second = Arc::downgrade(&blocks.slot(1));
-        blocks.slot(0);
-        for block in MAPPED_MAX..2 * MAPPED_MAX - 1 {
-            blocks.slot(block);
-        }
-        assert!(second.upgrade().is_none());
-        assert!(Arc::ptr_eq(&first, &blocks.slot(0)));
-        assert_eq!(blocks.slots.lock().len(), MAPPED_MAX);
-    }
 
     #[test]
     fn a_file_of_another_length_is_refused() {

@@ -82,6 +82,7 @@ use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClien
 use super::retry::Backoff;
 use super::settings::Settings;
 use super::times::Xattrs;
+use super::traffic::Counter;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
@@ -144,6 +145,7 @@ pub(super) struct Master {
     primary: Primary,
     /// What is being written; none where there is no place for it.
     journal: Option<Arc<Journal>>,
+    calls: Counter,
 }
 
 impl Master {
@@ -151,12 +153,17 @@ impl Master {
     pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
         let primary = Primary::new(Arc::clone(&options))?;
         let paths = ArcSwap::from_pointee(options.paths.clone());
-        Ok(Self { primary, paths, journal: None, options })
+        Ok(Self { primary, paths, journal: None, calls: Counter::default(), options })
     }
 
     /// The same, for who writes files: they are noted in a journal while they are incomplete.
     pub(super) fn with_journal(self) -> Self {
         Self { journal: journal::open(&self.options), ..self }
+    }
+
+    /// Calls made so far, repeated ones each time.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.value()
     }
 
     /// The options for `path`, as of now.
@@ -638,6 +645,7 @@ impl Master {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let server = self.primary.server().await?;
+        self.calls.add(1);
         let id = match server.ready().await {
             Ok(id) => id,
             Err(failure) => {

@@ -13,6 +13,7 @@ mod bridge;
 mod budget;
 mod call_options;
 mod capacity;
+mod chunk;
 mod configuration;
 mod connection;
 mod data_path;
@@ -25,6 +26,7 @@ mod layout;
 mod leftovers;
 mod listing;
 mod local_block;
+mod mapped_blocks;
 mod master;
 mod names;
 mod new_block;
@@ -39,12 +41,14 @@ mod survey;
 mod times;
 mod traffic;
 mod upload;
+mod version;
 mod window;
 mod worker;
 mod workers;
 mod writer;
 mod xattrs;
 
+pub use budget::Memory;
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
@@ -185,16 +189,21 @@ impl AlluxioFs {
         configuration::ask_hashes(ctx, &self.shared.bridge, &self.shared.master)
     }
 
+    /// Who uses how much of the memory for data now.
+    pub fn memory(&self) -> Memory {
+        self.shared.data.memory.memory(self.shared.data.mappings.bytes())
+    }
+
     /// What went to and came from workers until now.
     pub fn traffic(&self) -> Traffic {
-        self.shared.data.traffic.traffic()
+        self.shared.data.traffic.traffic(self.shared.master.calls())
     }
 }
 
 impl Shared {
     fn new(options: AlluxioOptions) -> Result<Self> {
         let options = Arc::new(options);
-        let bridge = Bridge::new()?;
+        let bridge = Bridge::new(options.network_threads)?;
         let master = {
             let _inside = bridge.handle().enter();
             Arc::new(Master::new(Arc::clone(&options))?.with_journal())
@@ -444,6 +453,7 @@ impl FileSystem for AlluxioFs {
     fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
         let shared = &self.shared;
         let (new, old) = (shared.place(new)?, shared.place(old)?);
+        shared.data.moves.add(1);
         let info = shared.bridge.run(ctx, None, shared.replace(&new, &old))?;
         Ok(shared.attr(&info))
     }
@@ -451,6 +461,7 @@ impl FileSystem for AlluxioFs {
     fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
         let shared = &self.shared;
         let (from, to) = (shared.place(from)?, shared.place(to)?);
+        shared.data.moves.add(1);
         shared.bridge.run(ctx, None, async {
             match mode {
                 RenameMode::Replace => shared.rename_over(&from, &to).await,

@@ -202,6 +202,17 @@ pub struct AlluxioOptions {
     /// Directory of this user alone, for the list of files that are being written; none: it is not kept.
     pub journal_dir: Option<PathBuf>,
 
+    /// `alluxio.fuse.memory.limit`: bytes that data on its way may take, of all open files together.
+    pub memory_limit: u64,
+    /// How far is fetched ahead of one sequential reader, at most.
+    pub read_ahead_max: u64,
+    /// The usual length of a fetch. Shorter than what is fetched ahead, so that the next is under way while one is being
+    /// consumed.
+    pub fetch_max: u64,
+    /// Threads that drive the connections; 0 for as many as there are processors, from 2 to 4.
+    pub network_threads: usize,
+    /// Connections to one worker beyond which there was nothing to gain.
+    pub worker_connections: usize,
     /// `alluxio.user.streaming.reader.chunk.size.bytes`.
     pub reader_chunk: u64,
     /// `alluxio.user.streaming.reader.buffer.size.messages`.
@@ -473,6 +484,11 @@ impl Default for AlluxioOptions {
 
             journal_dir: None,
 
+            memory_limit: 1024 * MIB,
+            read_ahead_max: 8 * MIB,
+            fetch_max: 4 * MIB,
+            network_threads: 0,
+            worker_connections: 4,
             reader_chunk: MIB,
             reader_buffer_messages: 16,
             writer_chunk: MIB,

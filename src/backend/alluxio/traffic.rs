@@ -1,6 +1,9 @@
 //! How many bytes went to and came from workers. Counts what crossed the network, not what was asked for:
 //! the two together show how much is read in vain.
 
+use std::fmt;
+use std::fmt::Display;
+use std::fmt::Formatter;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +14,8 @@ pub(super) struct Counters {
     pub(super) sent: Counter,
     pub(super) streams: Counter,
     pub(super) mapped: Counter,
+    /// Streams and calls to workers of every kind.
+    pub(super) worker_calls: Counter,
 }
 
 /// A number that only grows.
@@ -28,6 +33,21 @@ pub struct Traffic {
     pub streams: u64,
     /// Blocks mapped from a local worker's files.
     pub mapped: u64,
+    /// Calls to masters, repeated ones each time.
+    pub master_calls: u64,
+    /// Calls to workers of every kind, a stream counted once.
+    pub worker_calls: u64,
+}
+
+impl Display for Traffic {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let Self { received, sent, streams, mapped, master_calls, worker_calls } = self;
+        write!(
+            out,
+            "calls: {master_calls} to masters, {worker_calls} to workers; {received} bytes received in "
+        )?;
+        write!(out, "{streams} streams, {sent} bytes sent, {mapped} blocks mapped")
+    }
 }
 
 impl Counter {
@@ -36,19 +56,22 @@ impl Counter {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    /// The sum.
+    pub(super) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Counters {
-    /// The values now.
-    pub(super) fn traffic(&self) -> Traffic {
+    /// The values now, and that many calls to masters.
+    pub(super) fn traffic(&self, master_calls: u64) -> Traffic {
         Traffic {
             received: self.received.value(),
             sent: self.sent.value(),
             streams: self.streams.value(),
             mapped: self.mapped.value(),
+            master_calls,
+            worker_calls: self.worker_calls.value(),
         }
     }
 }

@@ -74,6 +74,7 @@ where
         queue: usize,
     ) -> Result<Self, Failure> {
         let id = server.ready().await?;
+        shared.data.traffic.worker_calls.add(1);
         let (outbox, requests) = outbox(queue.max(1));
         if outbox.send(first).await.is_err() {
             unreachable!("the queue is empty and its receiver is here");

@@ -1,11 +1,19 @@
-//! What one open file has fetched or is fetching, and how far to read ahead. Pure decisions: it neither
-//! fetches nor waits, and knows no workers.
+//! What is being fetched of one version of a file, by all who have it open, and how far to read ahead. Pure decisions: it
+//! neither fetches nor waits, and knows no workers.
 //!
-//! A reader is taken for sequential by what it asked, in whatever order the pieces arrive: requests that
-//! touch each other grow a *run*, and the longer the run the further ahead is fetched. A request that
-//! touches nothing is fetched as it is, so random reads cost what they ask for.
+//! A reader is taken for sequential by what is asked, in whatever order the pieces arrive, and by whatever handle (behind
+//! the kernel's page cache the pieces of one sequence come by the handles of all its readers): requests that touch each
+//! other near their head grow a *run*, and the longer the run the further ahead is fetched. A request that touches nothing is
+//! fetched as it is, so random reads cost what they ask for.
 //!
-//! Invariants: entries do not overlap; each belongs to a run that is remembered; at most [`RUNS_MAX`] runs.
+//! Several readers of one file mostly do the same. So while there is more than one handle, what a sequential reader
+//! has been given is *kept* for those behind it, the last [`KEPT_MAX`] bytes of it and as far as memory goes. Who is behind
+//! and finds its bytes here begins no run; it waits for nothing and so draws level. Who is so far behind that they are gone
+//! fetches them again, in a run of its own, and skips what is here: it costs the worker at most what lies between it and
+//! the kept bytes, and in the worst case (always too far behind) its own sequence once more. A reader that waits for nobody
+//! is never slowed down for the others.
+//!
+//! Invariants: entries do not overlap; each is kept or belongs to a run that is remembered; at most [`RUNS_MAX`] runs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,27 +23,37 @@ use smallvec::SmallVec;
 
 use super::budget::Budget;
 use super::budget::Permit;
+use super::budget::Use;
 use super::layout::Layout;
 
-/// The furthest that is fetched ahead of one run.
-pub(super) const AHEAD_MAX: u64 = 8 << 20;
-
-/// The usual length of a fetch. Shorter than the furthest, so that the next is under way while one is
-/// being consumed.
-pub(super) const FETCH_MAX: u64 = 4 << 20;
+/// How far and in which pieces to fetch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// The furthest that is fetched ahead of one run.
+    pub(super) ahead: u64,
+    /// The usual length of a fetch.
+    pub(super) fetch: u64,
+}
 
 /// A first read at the start of a file of up to this many bytes fetches all of it: whoever reads the head
 /// of a small file mostly reads the rest, and a second stream would cost more than the bytes.
-pub(super) const WHOLE_FILE_MAX: u64 = 64 << 10;
+pub(super) const WHOLE_FILE_MAX: u64 = 128 << 10;
 
 /// How far behind the head of a run a request may still arrive and find its bytes.
 const REORDER_MAX: u64 = 2 << 20;
 
-/// Runs remembered for one open file.
-const RUNS_MAX: usize = 16;
+/// Runs remembered for one file.
+const RUNS_MAX: usize = 64;
 
-/// Runs that may hold bytes read ahead.
+/// Runs that may hold bytes read ahead, besides one for each handle.
 const SEQUENTIAL_MAX: usize = 4;
+
+/// Handles that have a run of their own.
+const SEQUENTIAL_HANDLES: usize = 28;
+
+/// Bytes that are kept for readers who are behind. Sixteen that begin together on two cores, each with a descriptor of its
+/// own, were found to be more than 32 MiB apart before 100 MB were read.
+const KEPT_MAX: u64 = 128 << 20;
 
 /// Something that fetches a range.
 pub(super) trait Fetching {
@@ -47,8 +65,8 @@ pub(super) trait Fetching {
 pub(super) struct Order {
     /// The bytes of the file; within one block.
     pub(super) range: Range<u64>,
-    /// The memory for what lies beyond the request.
-    pub(super) permit: Option<Permit>,
+    /// The memory for what was asked for, and for what lies beyond.
+    pub(super) memory: [Option<Permit>; 2],
     /// Whether it reads ahead of a sequential reader.
     pub(super) sequential: bool,
 }
@@ -61,21 +79,40 @@ pub(super) struct Plan<F> {
     pub(super) start: SmallVec<[Arc<F>; 2]>,
 }
 
-/// The window of one open file.
+impl<F: Fetching> Plan<F> {
+    /// Whether no fetch of its own has failed, so that trying again is another try.
+    pub(super) fn failed_by_others(&self) -> bool {
+        let failed = |fetch: &Arc<F>| fetch.failed();
+        !self.start.iter().any(failed) && self.parts.iter().any(|(_, fetch)| fetch.failed())
+    }
+}
+
+/// The window of one version of a file.
 pub(super) struct Window<F> {
     layout: Layout,
+    most: Reach,
     budget: Arc<Budget>,
     /// By start.
     entries: BTreeMap<u64, Entry<F>>,
     /// The one used last at the end.
     runs: Vec<Run>,
     next_run: u64,
+    /// Open handles.
+    handles: usize,
+    /// What was kept first goes first.
+    next_kept: u64,
+    /// The bytes of all that is kept.
+    kept: u64,
 }
 
 struct Entry<F> {
     end: u64,
     run: u64,
     consumed: Ranges,
+    /// Nobody needs it to go on; it is there for others who are behind. The number tells since when.
+    kept: Option<u64>,
+    /// Whether it was fetched for somebody who reads in order, or may begin to.
+    in_order: bool,
     fetch: Arc<F>,
 }
 
@@ -95,17 +132,51 @@ impl Run {
         self.requests >= 2
     }
 
+    /// Whether `wanted` goes on at the head of the run, give or take what threads may have put out of order, or ends
+    /// where it began.
+    fn is_continued_by(&self, wanted: &Range<u64>) -> bool {
+        let head = self.end.saturating_sub(REORDER_MAX).max(self.start)..=self.end.max(self.frontier);
+        head.contains(&wanted.start) || wanted.end == self.start
+    }
+
+    /// Whether `other` is a part of this that came early: the heads are close together. A run that began behind and has
+    /// not come near is that of another reader.
+    fn touches(&self, other: &Self) -> bool {
+        let touch = self.start <= other.end && other.start <= self.end;
+        touch && self.end.abs_diff(other.end) <= REORDER_MAX
+    }
+
     /// How much to hold ahead: up to twice what was read in one go, so that a chance neighbour of a random
     /// read costs little.
-    fn ahead(&self) -> u64 {
-        if self.is_sequential() { (2 * (self.end - self.start)).min(AHEAD_MAX) } else { 0 }
+    fn ahead(&self, most: u64) -> u64 {
+        if self.is_sequential() { (2 * (self.end - self.start)).min(most) } else { 0 }
     }
 }
 
 impl<F: Fetching> Window<F> {
-    /// The window of a file that is cut as `layout` says.
-    pub(super) fn new(layout: Layout, budget: Arc<Budget>) -> Self {
-        Self { layout, budget, entries: BTreeMap::new(), runs: Vec::new(), next_run: 0 }
+    /// The window of a file that is cut as `layout` says. Fetches at most as far as `most`.
+    pub(super) fn new(layout: Layout, most: Reach, budget: Arc<Budget>) -> Self {
+        Self {
+            layout,
+            most,
+            budget,
+            entries: BTreeMap::new(),
+            runs: Vec::new(),
+            next_run: 0,
+            handles: 0,
+            next_kept: 0,
+            kept: 0,
+        }
+    }
+
+    /// One handle more.
+    pub(super) fn joined(&mut self) {
+        self.handles += 1;
+    }
+
+    /// One handle less. The last one may be the one that all was kept for.
+    pub(super) fn left(&mut self) {
+        self.handles -= 1;
     }
 
     /// Plans a request for `wanted`, which is not empty and within the file. Nothing is fetched ahead at or
@@ -120,11 +191,14 @@ impl<F: Fetching> Window<F> {
             wanted.start < wanted.end && wanted.end <= self.layout.len(),
             "{wanted:?} is not in the file"
         );
-        self.entries.retain(|_, entry| !entry.fetch.failed());
+        self.drop_where(|entry| entry.fetch.failed());
         let bound = bound.clamp(wanted.end, self.layout.len());
-        let (run, advanced) = self.note(&wanted);
-        let reach = if advanced { self.reach(run).min(bound) } else { wanted.end };
         let mut plan = Plan { parts: SmallVec::new(), start: SmallVec::new() };
+        let Some((run, advanced)) = self.note(&wanted) else {
+            self.join(&wanted, &mut plan);
+            return plan;
+        };
+        let reach = if advanced { self.reach(run).min(bound) } else { wanted.end };
         self.cover(run, &wanted, reach, &mut plan, &mut make);
         if reach > wanted.end {
             self.read_ahead(run, reach, &mut plan, &mut make);
@@ -132,26 +206,94 @@ impl<F: Fetching> Window<F> {
         plan
     }
 
-    /// A request for `range` was answered: what nobody has yet to ask for is dropped.
+    /// A request for `range` was answered: what nobody has yet to ask for is dropped, or kept for others.
     pub(super) fn consumed(&mut self, range: &Range<u64>) {
         let first = self.first_overlapping(range.start);
         let mut finished = SmallVec::<[u64; 4]>::new();
+        let alone = self.handles <= 1;
+        if alone && self.kept > 0 {
+            let behind = range.start.saturating_sub(REORDER_MAX);
+            self.drop_where(|entry| entry.kept.is_some() && entry.end <= behind);
+        }
         for (&start, entry) in self.entries.range_mut(first..range.end) {
+            if entry.kept.is_some() && !alone {
+                continue;
+            }
             entry.consumed.add(range.start.max(start)..range.end.min(entry.end));
             if entry.consumed.covers(&(start..entry.end)) {
                 finished.push(start);
             }
         }
         for start in finished {
-            self.entries.remove(&start);
+            self.done_with(start);
         }
     }
 
+    /// Keeps the entry at `start` if there may be somebody behind, or drops it.
+    fn done_with(&mut self, start: u64) {
+        let Some(entry) = self.entries.get_mut(&start) else { return };
+        if self.handles <= 1 || !entry.in_order {
+            self.remove(start);
+        } else if entry.kept.is_none() {
+            entry.consumed = Ranges::default();
+            entry.kept = Some(self.next_kept);
+            self.next_kept += 1;
+            self.kept += entry.end - start;
+            let most = if self.budget.is_tight() { 0 } else { KEPT_MAX.min(self.budget.share()) };
+            self.keep_at_most(most);
+        }
+    }
+
+    /// Gives up what is kept for others.
+    pub(super) fn keep_nothing(&mut self) {
+        self.keep_at_most(0);
+    }
+
+    /// Gives up all that is here, and all that is on its way: the reads that wait for it have it all the same, and so has
+    /// who reads on only later to fetch it once more.
+    pub(super) fn rest(&mut self) {
+        self.entries.clear();
+        self.kept = 0;
+        for run in &mut self.runs {
+            run.frontier = run.end;
+        }
+    }
+
+    /// Drops of what is kept the oldest beyond `most` bytes.
+    fn keep_at_most(&mut self, most: u64) {
+        while self.kept > most {
+            let kept =
+                self.entries.iter().filter_map(|(start, entry)| entry.kept.map(|since| (since, *start)));
+            let (_, start) = kept.min().expect("the bytes that are counted are there");
+            self.remove(start);
+        }
+    }
+
+    fn remove(&mut self, start: u64) {
+        if let Some(Entry { end, kept: Some(_), .. }) = self.entries.remove(&start) {
+            self.kept -= end - start;
+        }
+    }
+
+    fn drop_where(&mut self, goes: impl Fn(&Entry<F>) -> bool) {
+        let kept = &mut self.kept;
+        self.entries.retain(|start, entry| {
+            let goes = goes(entry);
+            if goes && entry.kept.is_some() {
+                *kept -= entry.end - start;
+            }
+            !goes
+        });
+    }
+
     /// Puts `wanted` into the run it continues, or into a new one. Tells which, by index, and whether the
-    /// request moved the run's end.
-    fn note(&mut self, wanted: &Range<u64>) -> (usize, bool) {
+    /// request moved the run's end. None is made for a request that finds all of its bytes here.
+    fn note(&mut self, wanted: &Range<u64>) -> Option<(usize, bool)> {
         let Some(at) = self.runs.iter().rposition(|run| run.is_continued_by(wanted)) else {
-            return (self.new_run(wanted), self.is_whole_small_file(wanted));
+            if self.covers(wanted) {
+                return None;
+            }
+            return Some((self.new_run(wanted), self.is_whole_small_file(wanted)));
         };
         let mut run = self.runs.remove(at);
         let advanced = wanted.end > run.end;
@@ -160,10 +302,42 @@ impl<F: Fetching> Window<F> {
         run.end = run.end.max(wanted.end);
         self.swallow_neighbours(&mut run);
         let id = run.id;
-        self.entries.retain(|_, entry| entry.run != id || entry.end + REORDER_MAX >= wanted.start);
         self.runs.push(run);
+        self.leave_behind(id, wanted.start);
         self.limit_sequential();
-        (self.runs.len() - 1, advanced)
+        Some((self.runs.len() - 1, advanced))
+    }
+
+    /// The run `id` is at `offset` and will not come back for what lies further behind.
+    fn leave_behind(&mut self, id: u64, offset: u64) {
+        let is_behind =
+            |entry: &Entry<F>| entry.run == id && entry.kept.is_none() && entry.end + REORDER_MAX < offset;
+        while let Some(start) =
+            self.entries.iter().find(|(_, entry)| is_behind(entry)).map(|(start, _)| *start)
+        {
+            self.done_with(start);
+        }
+    }
+
+    /// Whether every byte of `wanted` is here or on its way.
+    fn covers(&self, wanted: &Range<u64>) -> bool {
+        let mut offset = wanted.start;
+        while offset < wanted.end {
+            match self.entries.range(..=offset).next_back() {
+                Some((_, entry)) if entry.end > offset => offset = entry.end,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Finds the fetches for every byte of `wanted`, which are here.
+    fn join(&self, wanted: &Range<u64>, plan: &mut Plan<F>) {
+        let first = self.first_overlapping(wanted.start);
+        for (&start, entry) in self.entries.range(first..wanted.end) {
+            let part = wanted.start.max(start)..wanted.end.min(entry.end);
+            plan.parts.push((part, Arc::clone(&entry.fetch)));
+        }
     }
 
     fn new_run(&mut self, wanted: &Range<u64>) -> usize {
@@ -197,7 +371,8 @@ impl<F: Fetching> Window<F> {
     }
 
     fn limit_sequential(&mut self) {
-        while self.runs.iter().filter(|run| run.is_sequential()).count() > SEQUENTIAL_MAX {
+        let most = SEQUENTIAL_MAX + self.handles.min(SEQUENTIAL_HANDLES);
+        while self.runs.iter().filter(|run| run.is_sequential()).count() > most {
             let at = self.runs.iter().position(Run::is_sequential).expect("there are several");
             self.forget(at);
         }
@@ -205,7 +380,7 @@ impl<F: Fetching> Window<F> {
 
     fn forget(&mut self, at: usize) {
         let run = self.runs.remove(at);
-        self.entries.retain(|_, entry| entry.run != run.id);
+        self.drop_where(|entry| entry.run == run.id && entry.kept.is_none());
     }
 
     /// How far the run should be fetched now.
@@ -214,7 +389,7 @@ impl<F: Fetching> Window<F> {
         if run.requests == 1 {
             return if run.start == 0 { self.layout.len().min(WHOLE_FILE_MAX) } else { run.end };
         }
-        let ahead = run.ahead();
+        let ahead = run.ahead(self.most.ahead);
         // Not until half of it is used up: a few long fetches rather than many short ones.
         if run.frontier.saturating_sub(run.end) >= ahead / 2 { run.end } else { run.end + ahead }
     }
@@ -265,11 +440,8 @@ impl<F: Fetching> Window<F> {
                     let limit = next.map_or(reach, |(start, _)| start.min(reach));
                     let limit = self.cut(offset, limit);
                     let Some(permit) = self.budget.take(limit - offset) else { return };
-                    let order = Order {
-                        range: offset..offset + permit.bytes(),
-                        permit: Some(permit),
-                        sequential: true,
-                    };
+                    let range = offset..offset + permit.bytes();
+                    let order = Order { range, memory: [None, Some(permit)], sequential: true };
                     let (end, fetch) = self.insert(run, order, make);
                     plan.start.push(fetch);
                     end
@@ -291,10 +463,12 @@ impl<F: Fetching> Window<F> {
         let cut = self.cut(needed.start, limit);
         let end = needed.end.min(cut);
         let spare = cut - end;
-        let permit = if spare > 0 { self.budget.take(spare) } else { None };
-        let end = end + permit.as_ref().map_or(0, Permit::bytes);
+        let asked = self.budget.charge(Use::Read, end - needed.start);
+        let ahead = if spare > 0 { self.budget.take(spare) } else { None };
+        let end = end + ahead.as_ref().map_or(0, Permit::bytes);
         let sequential = self.runs[run].is_sequential();
-        self.insert(run, Order { range: needed.start..end, permit, sequential }, make)
+        let order = Order { range: needed.start..end, memory: [Some(asked), ahead], sequential };
+        self.insert(run, order, make)
     }
 
     fn insert(&mut self, run: usize, order: Order, make: &mut impl FnMut(Order) -> F) -> (u64, Arc<F>) {
@@ -302,7 +476,9 @@ impl<F: Fetching> Window<F> {
         let fetch = Arc::new(make(order));
         let run = &mut self.runs[run];
         run.frontier = run.frontier.max(end);
-        let entry = Entry { end, run: run.id, consumed: Ranges::default(), fetch: Arc::clone(&fetch) };
+        let in_order = run.is_sequential() || run.start == 0;
+        let (consumed, kept) = (Ranges::default(), None);
+        let entry = Entry { end, run: run.id, consumed, kept, in_order, fetch: Arc::clone(&fetch) };
         self.entries.insert(start, entry);
         (end, fetch)
     }
@@ -311,7 +487,8 @@ impl<F: Fetching> Window<F> {
     fn cut(&self, start: u64, limit: u64) -> u64 {
         let limit = limit.min(self.layout.border_after(start));
         // A remainder that is not worth a stream goes along.
-        if limit - start <= FETCH_MAX + FETCH_MAX / 4 { limit } else { start + FETCH_MAX }
+        let most = self.most.fetch;
+        if limit - start <= most + most / 4 { limit } else { start + most }
     }
 
     /// The start of the entry that holds `offset`, else `offset`.
@@ -320,17 +497,6 @@ impl<F: Fetching> Window<F> {
             Some((start, entry)) if entry.end > offset => *start,
             _ => offset,
         }
-    }
-}
-
-impl Run {
-    fn is_continued_by(&self, wanted: &Range<u64>) -> bool {
-        let from_its_end_on = self.start <= wanted.start && wanted.start <= self.end.max(self.frontier);
-        from_its_end_on || wanted.end == self.start
-    }
-
-    fn touches(&self, other: &Self) -> bool {
-        self.start <= other.end && other.start <= self.end
     }
 }
 
@@ -357,226 +523,4 @@ impl Ranges {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    const KIB: u64 = 1 << 10;
-    const MIB: u64 = 1 << 20;
-
-    struct Fake {
-        range: Range<u64>,
-        sequential: bool,
-        failed: Cell<bool>,
-        _permit: Option<Permit>,
-    }
-
-    impl Fetching for Fake {
-        fn failed(&self) -> bool {
-            self.failed.get()
-        }
-    }
-
-    /// A window and a count of the bytes it fetched.
-    struct Bench {
-        window: Window<Fake>,
-        budget: Arc<Budget>,
-        layout: Layout,
-        fetched: u64,
-        fetches: u64,
-    }
-
-    impl Bench {
-        fn new(len: u64, block_size: u64) -> Self {
-            Self::with_budget(len, block_size, 256 * MIB)
-        }
-
-        fn with_budget(len: u64, block_size: u64, bytes: u64) -> Self {
-            let (layout, budget) = (Layout::new(len, block_size), Budget::new(bytes));
-            let window = Window::new(layout, Arc::clone(&budget));
-            Self { window, budget, layout, fetched: 0, fetches: 0 }
-        }
-
-        /// Plans a request and checks that the plan is sound.
-        fn plan(&mut self, offset: u64, len: u64) -> Plan<Fake> {
-            let wanted = self.layout.clip(offset, len as usize);
-            let plan = self.window.plan(wanted.clone(), u64::MAX, |order| Fake {
-                range: order.range,
-                sequential: order.sequential,
-                failed: Cell::new(false),
-                _permit: order.permit,
-            });
-            let mut next = wanted.start;
-            for (part, fetch) in &plan.parts {
-                assert_eq!(part.start, next, "a hole in the plan of {wanted:?}");
-                assert!(fetch.range.start <= part.start && part.end <= fetch.range.end);
-                next = part.end;
-            }
-            assert_eq!(next, wanted.end);
-            for fetch in &plan.start {
-                assert!(
-                    fetch.range.end <= self.layout.border_after(fetch.range.start),
-                    "crosses a block border"
-                );
-                self.fetched += fetch.range.end - fetch.range.start;
-                self.fetches += 1;
-            }
-            plan
-        }
-
-        fn read(&mut self, offset: u64, len: u64) {
-            drop(self.plan(offset, len));
-            self.window.consumed(&self.layout.clip(offset, len as usize));
-        }
-
-        fn held(&self) -> u64 {
-            self.window.entries.iter().map(|(start, entry)| entry.end - start).sum()
-        }
-    }
-
-    #[test]
-    fn a_sequential_reader_fetches_each_byte_once_and_leaves_nothing_behind() {
-        for request in [4 * KIB, 100_000, 128 * KIB, MIB, 5 * MIB] {
-            let len = 100 * MIB + 12_345;
-            let mut bench = Bench::new(len, 16 * MIB);
-            let mut offset = 0;
-            while offset < len {
-                bench.read(offset, request);
-                offset += request;
-                assert!(bench.held() <= AHEAD_MAX + FETCH_MAX, "{} bytes held", bench.held());
-            }
-            assert_eq!(bench.fetched, len, "requests of {request}");
-            assert_eq!(bench.held(), 0);
-            assert_eq!(bench.budget.left(), 256 * MIB);
-            assert!(bench.fetches < 60 || request == 5 * MIB, "{} fetches for {request}", bench.fetches);
-        }
-    }
-
-    #[test]
-    fn order_within_a_window_does_not_matter() {
-        // The kernel's read-ahead, delivered by several threads: batches of eight are turned around.
-        let len = 64 * MIB;
-        let mut bench = Bench::new(len, 16 * MIB);
-        let pieces: Vec<u64> = (0..len / (128 * KIB)).collect();
-        for batch in pieces.chunks(8) {
-            for piece in [5, 4, 7, 0, 6, 2, 1, 3].map(|at| batch[at]) {
-                bench.read(piece * 128 * KIB, 128 * KIB);
-            }
-        }
-        assert!(bench.fetched <= len * 101 / 100, "{} bytes for {len}", bench.fetched);
-        assert_eq!(bench.held(), 0);
-    }
-
-    #[test]
-    fn overlapping_requests_join_what_is_under_way() {
-        let mut bench = Bench::new(64 * MIB, 64 * MIB);
-        let first = bench.plan(0, 128 * KIB);
-        let second = bench.plan(128 * KIB, 128 * KIB);
-        let again = bench.plan(128 * KIB, 128 * KIB);
-        assert!(again.start.is_empty());
-        assert!(Arc::ptr_eq(&second.parts[0].1, &again.parts[0].1));
-        assert!(!Arc::ptr_eq(&first.parts[0].1, &second.parts[0].1));
-    }
-
-    #[test]
-    fn random_reads_fetch_exactly_what_they_ask() {
-        let mut bench = Bench::new(1 << 30, 64 * MIB);
-        let mut state = 1_u64;
-        for _ in 0..500 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            // Every second page only, so that no two of them touch.
-            bench.read((state >> 33) % ((1 << 30) / (8 * KIB)) * 8 * KIB, 4 * KIB);
-        }
-        assert!(bench.fetched <= 500 * 4 * KIB);
-        assert_eq!(bench.held(), 0);
-        assert!(bench.window.runs.len() <= RUNS_MAX);
-    }
-
-    #[test]
-    fn a_chance_neighbour_costs_little() {
-        let mut bench = Bench::new(1 << 30, 64 * MIB);
-        bench.read(40 * MIB, 4 * KIB);
-        bench.read(40 * MIB + 4 * KIB, 4 * KIB);
-        assert!(bench.fetched <= 32 * KIB, "{} bytes", bench.fetched);
-    }
-
-    #[test]
-    fn a_backward_reader_gets_exact_ranges() {
-        let mut bench = Bench::new(8 * MIB, 64 * MIB);
-        for piece in (0..64).rev() {
-            bench.read(piece * 128 * KIB, 128 * KIB);
-        }
-        assert_eq!(bench.fetched, 8 * MIB);
-    }
-
-    #[test]
-    fn a_small_file_comes_with_its_first_read() {
-        let mut bench = Bench::new(40_000, 64 * MIB);
-        bench.read(0, 4096);
-        bench.read(4096, 100_000);
-        assert_eq!((bench.fetched, bench.fetches), (40_000, 1));
-        assert_eq!(bench.held(), 0);
-        let mut bench = Bench::new(10 * MIB, 64 * MIB);
-        bench.read(0, 4096);
-        assert_eq!(bench.fetched, 4096);
-    }
-
-    #[test]
-    fn two_sequential_readers_of_one_handle_do_not_disturb_each_other() {
-        let len = 64 * MIB;
-        let mut bench = Bench::new(len, 16 * MIB);
-        for piece in 0..len / 2 / (128 * KIB) {
-            bench.read(piece * 128 * KIB, 128 * KIB);
-            bench.read(len / 2 + piece * 128 * KIB, 128 * KIB);
-        }
-        // The first reads ahead into the second's half at the end, which that one has consumed by then.
-        assert!(bench.fetched <= len + AHEAD_MAX + FETCH_MAX, "{} bytes", bench.fetched);
-    }
-
-    #[test]
-    fn without_budget_only_the_request_is_fetched() {
-        let mut bench = Bench::with_budget(64 * MIB, 64 * MIB, 0);
-        for piece in 0..16 {
-            let plan = bench.plan(piece * MIB, MIB);
-            assert_eq!(plan.parts[0].1.range, piece * MIB..(piece + 1) * MIB);
-            drop(plan);
-            bench.window.consumed(&(piece * MIB..(piece + 1) * MIB));
-        }
-        assert_eq!(bench.fetched, 16 * MIB);
-    }
-
-    #[test]
-    fn a_failed_fetch_is_not_joined() {
-        let mut bench = Bench::new(MIB, MIB);
-        let plan = bench.plan(0, 4096);
-        plan.parts[0].1.failed.set(true);
-        let again = bench.plan(0, 4096);
-        assert_eq!(again.start.len(), 1);
-        assert!(!again.parts[0].1.sequential || again.parts[0].1.range.end <= MIB);
-    }
-
-    #[test]
-    fn an_abandoned_run_gives_its_memory_back() {
-        let mut bench = Bench::new(1 << 30, 64 * MIB);
-        for run in 0..10 {
-            for piece in 0..8 {
-                bench.read(run * 100 * MIB + piece * 128 * KIB, 128 * KIB);
-            }
-        }
-        assert!(bench.held() <= SEQUENTIAL_MAX as u64 * (AHEAD_MAX + FETCH_MAX));
-        drop(bench.window);
-        assert_eq!(bench.budget.left(), 256 * MIB);
-    }
-
-    #[test]
-    fn ranges_merge() {
-        let mut ranges = Ranges::default();
-        ranges.add(0..2);
-        ranges.add(4..6);
-        assert!(!ranges.covers(&(0..6)));
-        ranges.add(2..4);
-        assert_eq!(ranges.0.len(), 1);
-        assert!(ranges.covers(&(0..6)));
-    }
-}
+mod tests;

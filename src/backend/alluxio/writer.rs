@@ -24,6 +24,10 @@ use tokio::time::timeout;
 use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
+use super::budget::Permit;
+use super::budget::Use;
+use super::chunk::Own;
+use super::chunk::chunk;
 use super::incomplete::IncompleteFile;
 use super::leftovers::remove_incomplete;
 use super::master::Change;
@@ -93,6 +97,8 @@ fn job_died() -> FsError {
 /// What the front tells the job.
 enum Command {
     Data(Bytes),
+    /// Memory is short: what is only held to be sent again goes.
+    Squeeze,
     Sync(oneshot::Sender<Result<()>>),
     Commit(oneshot::Sender<Result<()>>),
 }
@@ -117,6 +123,10 @@ struct Writer {
     chunk: usize,
     /// The chunk that is being filled.
     pending: BytesMut,
+    /// Its memory.
+    pending_memory: Option<Permit>,
+    /// What this file has in memory, this and all that was cut.
+    own: Arc<Own>,
     /// Full chunks that there was no room for in the queue: never more than one append makes.
     overflow: VecDeque<Bytes>,
     /// Its end, without a commit before it, gives the file up.
@@ -147,6 +157,8 @@ impl Writer {
             written: 0,
             chunk,
             pending: BytesMut::new(),
+            pending_memory: None,
+            own: Arc::default(),
             overflow: VecDeque::new(),
             commands,
             notes,
@@ -168,7 +180,18 @@ impl Writer {
         self.written += data.len() as u64;
         while !data.is_empty() {
             let (part, rest) = data.split_at(data.len().min(self.chunk - self.pending.len()));
+            if self.pending.is_empty() && self.written > self.chunk as u64 {
+                // More will come, as it has so far: no growing by and by, which copies.
+                self.pending.reserve(self.chunk);
+            }
             self.pending.extend_from_slice(part);
+            match &mut self.pending_memory {
+                Some(memory) => memory.grow(part.len() as u64),
+                None => {
+                    let memory = self.shared.data.memory.charge(Use::Write, part.len() as u64);
+                    self.pending_memory = Some(memory);
+                }
+            }
             data = rest;
             if self.pending.len() == self.chunk {
                 self.cut();
@@ -178,8 +201,30 @@ impl Writer {
 
     fn cut(&mut self) {
         if !self.pending.is_empty() {
-            self.overflow.push_back(self.pending.split().freeze());
+            let bytes = self.pending.split().freeze();
+            self.overflow.push_back(chunk(bytes, self.pending_memory.take(), &self.own));
         }
+    }
+
+    /// There is no memory for `bytes` more: waits until there is, or until nothing of this file is left in memory, so that
+    /// its next piece is all that it has.
+    fn wait_for_room(&mut self, ctx: &Ctx, bytes: u64) -> Result<()> {
+        let memory = Arc::clone(&self.shared.data.memory);
+        self.shared.data.versions.make_room();
+        if memory.has_room(bytes) {
+            return Ok(());
+        }
+        self.cut();
+        let (overflow, commands, notes, own) = (&mut self.overflow, &self.commands, &self.notes, &self.own);
+        wait(&self.shared, ctx, async move {
+            Self::drain(overflow, commands, notes).await?;
+            commands.send(Command::Squeeze).await.map_err(|_| Self::verdict(notes))?;
+            tokio::select! {
+                () = memory.room(bytes) => Ok(()),
+                () = own.gone() => Ok(()),
+                () = commands.closed() => Err(Self::verdict(notes)),
+            }
+        })
     }
 
     /// Hands over what there is room for.
@@ -233,6 +278,10 @@ impl FileWriter for Writer {
         self.check()?;
         if !self.overflow.is_empty() {
             wait(&self.shared, ctx, Self::drain(&mut self.overflow, &self.commands, &self.notes))?;
+        }
+        let bytes = data.len() as u64;
+        if !self.shared.data.memory.has_room(bytes) {
+            self.wait_for_room(ctx, bytes)?;
         }
         // From here on nothing waits, so that data is taken as a whole or not at all.
         self.take(data);
@@ -342,6 +391,7 @@ impl Job {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Data(data) => self.write(data).await?,
+                Command::Squeeze => self.forget_kept(),
                 Command::Sync(reply) => {
                     let result = self.flush().await;
                     // Nobody listens if the caller was interrupted; the data is there all the same.
@@ -372,6 +422,12 @@ impl Job {
             self.shared.beside.lock().insert(self.file.file_id(), entry);
         }
         self.file.ended();
+    }
+
+    fn forget_kept(&mut self) {
+        let blocks = self.blocks.as_mut().into_iter();
+        let blocks = blocks.flat_map(|blocks| blocks.held.iter_mut().chain(&mut blocks.current));
+        blocks.chain(&mut self.ufs).for_each(Writing::forget_kept);
     }
 
     async fn write(&mut self, data: Bytes) -> Result<()> {
