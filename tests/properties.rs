@@ -228,6 +228,7 @@ fn how_blocks_are_read() {
     let promoted = ("alluxio.user.file.readtype.default", "CACHE_PROMOTE");
     let mib = |n: u64| (n * MIB) as usize;
     // What is sent, and the longest message that is asked for.
+    #[expect(clippy::type_complexity, reason = "a table that is read here only")]
     let cases: &[(&[(&str, &str)], &str, &str, std::ops::RangeInclusive<usize>)] = &[
         (&[], "OpenLocalBlock", "promote: Some(false)", 0..=0),
         (&[promoted], "OpenLocalBlock", "promote: Some(true)", 0..=0),
