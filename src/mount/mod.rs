@@ -58,6 +58,8 @@ use nix::sys::statfs::statfs;
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
 use crate::backend::local::NewOwner;
+use crate::cache::MetadataCache;
+use crate::cache::MetadataOptions;
 use crate::cache::data::DataCache;
 use crate::config::Config;
 use crate::config::Libfuse;
@@ -68,6 +70,7 @@ use crate::fs::Ctx;
 use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
+use crate::fs::Memory;
 use crate::metrics;
 use crate::session::LibraryChoice;
 use crate::session::Session;
@@ -237,7 +240,29 @@ impl Plan {
             attr_timeout: self.options.attr_timeout,
             entry_timeout: self.options.entry_timeout,
             negative_timeout: self.options.negative_timeout,
+            commands: self.config.flag(&keys::FUSE_SPECIAL_COMMANDS),
         }
+    }
+
+    /// The cache of metadata that the settings ask for.
+    fn metadata_cache(&self, below: Arc<dyn FileSystem>) -> Result<Option<MetadataCache>, Failure> {
+        if !self.config.flag(&keys::USER_METADATA_CACHE) {
+            return Ok(None);
+        }
+        let size = &keys::USER_METADATA_CACHE_SIZE;
+        let entries = usize::try_from(self.config.int(size)).expect("checked to be none that is negative");
+        if entries == 0 {
+            return Err(Failure::new(format!(
+                "{} ({}) should not be zero if {} ({}) is true",
+                size.name,
+                self.config.origin(size),
+                keys::USER_METADATA_CACHE.name,
+                self.config.origin(&keys::USER_METADATA_CACHE)
+            )));
+        }
+        let expiry = self.config.duration(&keys::USER_METADATA_CACHE_EXPIRATION);
+        log::info!("Metadata cache: {entries} entries, each for {expiry:?}");
+        Ok(Some(MetadataCache::new(below, MetadataOptions::new(entries, expiry))))
     }
 }
 
@@ -359,7 +384,7 @@ fn serve_logged(
     }
     raise_open_files();
     // The latter goes first.
-    let (fs, _watch) = backend(plan)?;
+    let (fs, memory, _watch) = backend(plan)?;
     let cached = data_cache::from_config(&plan.config, plan.root.origin(&plan.config))?;
     warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
@@ -371,7 +396,8 @@ fn serve_logged(
     // Only when the mount that was here before has let go of its directories.
     let (fs, data) = data_cache::over(fs, cached)?;
     let MountOptions { uid, gid, umask, .. } = plan.options;
-    let vfs = Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options()));
+    let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
+    let vfs = Arc::new(vfs.with_memory(memory));
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     log::info!(
         "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
@@ -440,6 +466,9 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
         vfs.open_handles(),
         vfs.known_inodes()
     );
+    if let Some(memory) = vfs.memory() {
+        log::info!("Metadata cache: {} entries, {} bytes", memory.len(), memory.bytes());
+    }
     if let Some(data) = data {
         log::info!("{}", data.report());
     }
@@ -448,8 +477,11 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>) {
     log::info!("Counted: {}", counted.join(", "));
 }
 
-/// The file system that the plan asks for, with its root looked at, and what keeps its settings up to date.
-fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Failure> {
+/// A file system, what it remembers of its metadata, and what keeps its settings up to date.
+type Backend = (Arc<dyn FileSystem>, Option<Arc<dyn Memory>>, Option<Watch>);
+
+/// The file system that the plan asks for, with its root looked at.
+fn backend(plan: &mut Plan) -> Result<Backend, Failure> {
     let mut watch = None;
     let fs: Arc<dyn FileSystem> = match &plan.root {
         Root::Store(dir) => {
@@ -470,9 +502,16 @@ fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Fail
     };
     // The cluster may have had something to say about the mount.
     plan.options = plan.config.mount_options()?;
+    let (fs, memory) = match plan.metadata_cache(Arc::clone(&fs))? {
+        Some(cache) => {
+            let memory = cache.memory();
+            (Arc::new(cache) as Arc<dyn FileSystem>, Some(memory))
+        }
+        None => (fs, None),
+    };
     let root = fs.stat(&Ctx::daemon(), &FsPath::root());
     match root.map_err(|err| Failure::from(err.context(format!("path {}", plan.path()))))?.kind {
-        FileKind::Directory => Ok((fs, watch)),
+        FileKind::Directory => Ok((fs, memory, watch)),
         FileKind::Regular => {
             Err(Failure::new(format!("path {} is a file, only directories can be mounted", plan.path())))
         }
@@ -481,7 +520,7 @@ fn backend(plan: &mut Plan) -> Result<(Arc<dyn FileSystem>, Option<Watch>), Fail
 
 /// Says so if somebody counts on what this program does not do.
 fn warn_without_effect(config: &Config) {
-    let switches = [&keys::USER_METADATA_CACHE, &keys::FUSE_SPECIAL_COMMANDS, &keys::FUSE_WEB_ENABLED];
+    let switches = [&keys::FUSE_WEB_ENABLED];
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
     }
