@@ -100,6 +100,8 @@ pub(crate) const JOBS: &[Job] = &[
     job!("create, 8 threads", OPS, |site, sizes| create(site, sizes, MANY)),
     job!("stat, 1 thread", OPS, |site, sizes| stat(site, sizes, 1)),
     job!("stat, 8 threads", OPS, |site, sizes| stat(site, sizes, MANY)),
+    // Without a call to the master, if `BENCH_OPTIONS` have a `metadata_cache_size`.
+    job!("stat again, 1 thread", OPS, |site, sizes| stat(site, sizes, 1)),
     job!("list (entries), 1 thread", OPS, |site, sizes| list(site, sizes, 1)),
     job!("list (entries), 8 threads", OPS, |site, sizes| list(site, sizes, MANY)),
     job!("open+read 4 KiB file, 1 thread", OPS, |site, sizes| read_small(site, sizes, 1)),

@@ -304,11 +304,11 @@ keys! { CLIENT, Client;
     /// Sends ids with changes, so that a repeated one is done once.
     USER_OPERATION_ID: Kind::Flag, "alluxio.user.file.include.operation.id" = "true";
 
-    /// Keeps attributes in the mount.
+    /// Remembers attributes, names and absent names in the mount.
     USER_METADATA_CACHE: Kind::Flag, "alluxio.user.metadata.cache.enabled" = "false";
-    /// How many of them.
+    /// How many of them at most; they take 1 KB each at most, in all.
     USER_METADATA_CACHE_SIZE: COUNT, "alluxio.user.metadata.cache.max.size" = "100000";
-    /// For how long.
+    /// For how long, if they are not changed through this mount.
     USER_METADATA_CACHE_EXPIRATION: Kind::Duration, "alluxio.user.metadata.cache.expiration.time" = "10min";
     /// Keeps file data on local disks.
     USER_CLIENT_CACHE: Kind::Flag, "alluxio.user.client.cache.enabled" = "false";

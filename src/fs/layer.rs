@@ -46,6 +46,7 @@ macro_rules! layer {
 
 layer! {
     fn stat(ctx: &Ctx, path: &FsPath) -> Result<Attr>;
+    fn fresh_stat(ctx: &Ctx, path: &FsPath) -> Result<Attr>;
     fn list(ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>>;
     fn make_dir(ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr>;
     fn create(ctx: &Ctx, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Box<dyn FileWriter>)>;

@@ -8,6 +8,7 @@ mod backing;
 mod cancel;
 mod error;
 mod layer;
+mod memory;
 mod path;
 mod types;
 
@@ -19,6 +20,7 @@ pub use error::Fault;
 pub use error::FsError;
 pub use error::Result;
 pub use layer::Layer;
+pub use memory::Memory;
 pub use path::FsPath;
 pub use types::Attr;
 pub use types::CreateOptions;
@@ -40,6 +42,11 @@ use bytes::Bytes;
 pub trait FileSystem: Send + Sync {
     /// The attributes of `path`. [`Fault::NotFound`] if there is nothing.
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr>;
+
+    /// The same, as of now, whatever a layer remembers: for who goes on to change what is there.
+    fn fresh_stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.stat(ctx, path)
+    }
 
     /// The entries of the directory `path`, without `.` and `..`, in the backend's order.
     fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>>;

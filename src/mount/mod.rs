@@ -60,6 +60,8 @@ use crate::backend::alluxio::AlluxioFs;
 use crate::backend::alluxio::OwnerPolicy;
 use crate::backend::local::LocalFs;
 use crate::backend::local::NewOwner;
+use crate::cache::MetadataCache;
+use crate::cache::MetadataOptions;
 use crate::cache::data::DataCache;
 use crate::config::Config;
 use crate::config::Libfuse;
@@ -239,7 +241,29 @@ impl Plan {
             attr_timeout: self.options.attr_timeout,
             entry_timeout: self.options.entry_timeout,
             negative_timeout: self.options.negative_timeout,
+            commands: self.config.flag(&keys::FUSE_SPECIAL_COMMANDS),
         }
+    }
+
+    /// The cache of metadata that the settings ask for.
+    fn metadata_cache(&self, below: Arc<dyn FileSystem>) -> Result<Option<MetadataCache>, Failure> {
+        if !self.config.flag(&keys::USER_METADATA_CACHE) {
+            return Ok(None);
+        }
+        let size = &keys::USER_METADATA_CACHE_SIZE;
+        let entries = usize::try_from(self.config.int(size)).expect("checked to be none that is negative");
+        if entries == 0 {
+            return Err(Failure::new(format!(
+                "{} ({}) should not be zero if {} ({}) is true",
+                size.name,
+                self.config.origin(size),
+                keys::USER_METADATA_CACHE.name,
+                self.config.origin(&keys::USER_METADATA_CACHE)
+            )));
+        }
+        let expiry = self.config.duration(&keys::USER_METADATA_CACHE_EXPIRATION);
+        log::info!("Metadata cache: {entries} entries, each for {expiry:?}");
+        Ok(Some(MetadataCache::new(below, MetadataOptions::new(entries, expiry))))
     }
 }
 
@@ -372,8 +396,16 @@ fn serve_logged(
     plan.prepare(registry)?;
     // Only when the mount that was here before has let go of its directories.
     let (fs, data) = data_cache::over(fs, cached)?;
+    let (fs, memory) = match plan.metadata_cache(Arc::clone(&fs))? {
+        Some(cache) => {
+            let memory = cache.memory();
+            (Arc::new(cache) as Arc<dyn FileSystem>, Some(memory))
+        }
+        None => (fs, None),
+    };
     let MountOptions { uid, gid, umask, .. } = plan.options;
-    let vfs = Arc::new(Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options()));
+    let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
+    let vfs = Arc::new(vfs.with_memory(memory));
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     log::info!(
         "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
@@ -442,6 +474,9 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>, cluster: Option<&AlluxioFs>) {
         vfs.open_handles(),
         vfs.known_inodes()
     );
+    if let Some(memory) = vfs.memory() {
+        log::info!("Metadata cache: {} entries, {} bytes", memory.len(), memory.bytes());
+    }
     if let Some(data) = data {
         log::info!("{}", data.report());
     }
@@ -497,7 +532,7 @@ fn backend(plan: &mut Plan) -> Result<Built, Failure> {
 
 /// Says so if somebody counts on what this program does not do.
 fn warn_without_effect(config: &Config) {
-    let switches = [&keys::USER_METADATA_CACHE, &keys::FUSE_SPECIAL_COMMANDS, &keys::FUSE_WEB_ENABLED];
+    let switches = [&keys::FUSE_WEB_ENABLED];
     for key in switches.into_iter().filter(|key| config.flag(key)) {
         log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
     }

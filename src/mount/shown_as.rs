@@ -60,6 +60,10 @@ impl Layer for Shown {
         self.inner.stat(ctx, path).map(|attr| self.mask.apply(attr))
     }
 
+    fn fresh_stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        self.inner.fresh_stat(ctx, path).map(|attr| self.mask.apply(attr))
+    }
+
     fn list(&self, ctx: &Ctx, path: &FsPath) -> Result<Box<dyn Listing>> {
         let inner = self.inner.list(ctx, path)?;
         Ok(Box::new(ShownListing { mask: self.mask, inner }))
@@ -182,6 +186,7 @@ mod tests {
         assert_eq!(seen(&writer.commit(&ctx).unwrap()), expected);
         assert_eq!(seen(fs.open(&ctx, &path("/d/f")).unwrap().attr()), expected);
         assert_eq!(seen(&fs.stat(&ctx, &path("/d/f")).unwrap()), expected);
+        assert_eq!(seen(&fs.fresh_stat(&ctx, &path("/d/f")).unwrap()), expected);
         let batch = fs.list(&ctx, &path("/d")).unwrap().next_batch(&ctx).unwrap();
         assert_eq!(batch.iter().map(|entry| seen(&entry.attr)).collect::<Vec<_>>(), [expected]);
         let change = SetAttr { mode: Some(0o640), ..SetAttr::default() };

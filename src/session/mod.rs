@@ -54,6 +54,7 @@ use self::buffer::Buffer;
 use self::ffi::Refused;
 use self::ffi::Shared;
 use self::mounted::Mounted;
+use self::notify::Notifier;
 use self::pool::Limits;
 use self::pool::Pool;
 use self::pool::Service;
@@ -112,7 +113,7 @@ impl Session {
         info!("Loaded libjnifuse with libfuse version {}.", library.version().major);
         info!("Using {name}");
 
-        let shared = Arc::new(Shared { vfs, max_read: options.max_read.unwrap_or(0) });
+        let shared = Arc::new(Shared { vfs: Arc::clone(&vfs), max_read: options.max_read.unwrap_or(0) });
         let words = options.words(library);
         debug!("Mounting {} with options {}", path.display(), words.join(","));
         let (outcome, said) =
@@ -124,8 +125,10 @@ impl Session {
             place.ok_or_else(|| io::Error::other("the new mount is not in the table of mounts"))
         });
         let place = place.map_err(|err| MountError::MountPoint(path, err))?;
-        Self::establish(options, mounted, place, name, &shared.vfs)
-            .map_err(|err| MountError::Failed("cannot agree with the kernel on the mount", err))
+        let session = Self::establish(options, mounted, place, name, &shared.vfs)
+            .map_err(|err| MountError::Failed("cannot agree with the kernel on the mount", err))?;
+        vfs.set_kernel(Arc::new(Notifier(Arc::downgrade(&session.device))));
+        Ok(session)
     }
 
     /// From a mount to one that can be served.

@@ -136,7 +136,12 @@ impl Vfs {
 
     fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath, flags: i32) -> Result<Opened> {
         self.check_readable(ino)?;
-        let reader = self.fs.open(ctx, path)?;
+        let reader = self.fs.open(ctx, path).inspect_err(|error| {
+            if error.fault() == Fault::NotFound {
+                // The kernel still believes in it.
+                self.kernel.drop_attributes(ino);
+            }
+        })?;
         let attr = reader.attr();
         // Another client has replaced the file. At this answer the kernel looks its name up once more, and opens the
         // inode of the new one, which shares no pages with this.
@@ -146,7 +151,13 @@ impl Vfs {
             return Err(Fault::Reopen.into());
         }
         let held = self.hold_reader(ctx, ino, &*reader, flags)?;
-        let unchanged = self.inodes.note_open(ino, Version::of(attr));
+        let version = Version::of(attr);
+        if !self.inodes.was_shown(ino, version) {
+            // Reads and fstat(2) of what is opened go by the length that it has, however long the kernel would believe
+            // another.
+            self.kernel.drop_attributes(ino);
+        }
+        let unchanged = self.inodes.note_open(ino, version);
         let backing = held.as_ref().and_then(Held::id);
         let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held }));
         Ok(Opened { no_flush: true, backing, ..self.opened(fh, unchanged) })
@@ -164,7 +175,8 @@ impl Vfs {
                 stream
             }
             None => {
-                let attr = self.fs.stat(ctx, &path)?;
+                // What is written goes by the length that there is, not by one that was remembered.
+                let attr = self.fs.fresh_stat(ctx, &path)?;
                 check_writable(&attr, flags)?;
                 // A file is replaced with the rights to its directory alone: its own count, too.
                 self.fs.access(ctx, &path, WRITE)?;

@@ -53,6 +53,8 @@ struct Node {
     shadows: Vec<Ino>,
     /// The version that was last opened.
     opened: Option<Version>,
+    /// The version that the kernel was last told of.
+    shown: Option<Version>,
     /// Names in this directory whose inode was parted for a writer who is yet to come, and how many opens by others give
     /// way to him until he is taken to have given up. The kernel may look up and forget several inodes before it opens
     /// one for him.
@@ -69,6 +71,7 @@ impl Node {
             children: HashMap::new(),
             shadows: Vec::new(),
             opened: None,
+            shown: None,
             awaited: HashMap::new(),
         }
     }
@@ -125,6 +128,7 @@ impl Inodes {
             let node = table.nodes.get_mut(&ino).expect("a child is in the table");
             if node.id == attr.id && node.kind == attr.kind {
                 node.lookups += 1;
+                node.shown = Some(Version::of(attr));
                 return Some(ino);
             }
             table.detach(parent, name);
@@ -267,6 +271,33 @@ impl Inodes {
         }
     }
 
+    /// The kernel is told `attr` of `ino`.
+    pub(super) fn note_shown(&self, ino: Ino, attr: &Attr) {
+        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
+            node.shown = Some(Version::of(attr));
+        }
+    }
+
+    /// Whether `version` is what the kernel was last told of `ino`.
+    pub(super) fn was_shown(&self, ino: Ino, version: Version) -> bool {
+        self.table.lock().nodes.get(&ino).is_some_and(|node| node.shown == Some(version))
+    }
+
+    /// `dir`, those above it and those below it; all of them, if none.
+    pub(super) fn around(&self, dir: Option<Ino>) -> Vec<Ino> {
+        let table = self.table.lock();
+        let Some(dir) = dir else { return table.nodes.keys().copied().collect() };
+        let mut around = vec![dir];
+        let mut next = 0;
+        while let Some(ino) = around.get(next) {
+            around.extend(table.nodes.get(ino).into_iter().flat_map(|node| node.children.values()).copied());
+            next += 1;
+        }
+        let above = |ino: &Ino| table.nodes.get(ino)?.place.as_ref().map(|(parent, _)| *parent);
+        around.extend(std::iter::successors(above(&dir), above));
+        around
+    }
+
     /// Number of inodes, the root included.
     pub(super) fn len(&self) -> usize {
         self.table.lock().nodes.len()
@@ -294,7 +325,8 @@ impl Table {
     fn add(&mut self, parent: Ino, name: &str, attr: &Attr) -> Ino {
         let ino = Ino(self.next);
         self.next += 1;
-        let node = Node::new(Some((parent, name.into())), attr.id, attr.kind);
+        let mut node = Node::new(Some((parent, name.into())), attr.id, attr.kind);
+        node.shown = Some(Version::of(attr));
         self.nodes.insert(ino, node);
         let parent = self.nodes.get_mut(&parent).expect("looked at under the same lock");
         parent.children.insert(name.into(), ino);
@@ -449,6 +481,35 @@ mod tests {
         assert_ne!(old, new);
         assert_eq!(inodes.path(old), None);
         assert_eq!(text(&inodes, new).as_deref(), Some("/f"));
+    }
+
+    #[test]
+    fn around_a_directory_is_what_is_above_and_below_it() {
+        let inodes = Inodes::new();
+        let dir = inodes.look_up(Ino::ROOT, "d", &attr(1, DIR)).unwrap();
+        let deep = inodes.look_up(dir, "deep", &attr(2, DIR)).unwrap();
+        let file = inodes.look_up(deep, "f", &attr(3, FILE)).unwrap();
+        let other = inodes.look_up(Ino::ROOT, "other", &attr(4, FILE)).unwrap();
+        let around = |dir| {
+            let mut around = inodes.around(dir);
+            around.sort();
+            around
+        };
+        assert_eq!(around(Some(dir)), [Ino::ROOT, dir, deep, file]);
+        assert_eq!(around(Some(deep)), [Ino::ROOT, dir, deep, file]);
+        assert_eq!(around(Some(Ino::ROOT)), [Ino::ROOT, dir, deep, file, other]);
+        assert_eq!(around(None), [Ino::ROOT, dir, deep, file, other]);
+    }
+
+    #[test]
+    fn what_the_kernel_was_told_last_counts() {
+        let inodes = Inodes::new();
+        let file = attr(1, FILE);
+        let ino = inodes.look_up(Ino::ROOT, "f", &file).unwrap();
+        let grown = Attr { size: 9, ..file };
+        assert!(inodes.was_shown(ino, Version::of(&file)) && !inodes.was_shown(ino, Version::of(&grown)));
+        inodes.note_shown(ino, &grown);
+        assert!(inodes.was_shown(ino, Version::of(&grown)));
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! Lock order: a write stream, a directory's listing, the map of writers, the tables of handles and inodes.
 //! No lock but a directory's own is held across a call to the backend.
 
+mod commands;
 mod commits;
 mod dirs;
 mod files;
 mod handles;
 mod inodes;
+mod kernel;
 mod names;
 mod passthrough;
 mod process;
@@ -25,11 +27,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
+use self::commands::Command;
+use self::commands::is_command;
 use self::commits::Commits;
 use self::dirs::OpenDir;
 use self::files::OpenFile;
 use self::handles::Handles;
 use self::inodes::Inodes;
+use self::kernel::Kernel;
 use self::passthrough::Passthrough;
 use self::stream::WriteStream;
 use crate::fs::Attr;
@@ -38,10 +43,12 @@ use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::Memory;
 use crate::fs::Result;
 
 pub use self::handles::Fh;
 pub use self::inodes::Ino;
+pub use self::kernel::KernelCache;
 pub use self::passthrough::BackingId;
 pub use self::passthrough::BackingIds;
 pub use self::passthrough::NoPassthrough;
@@ -71,6 +78,8 @@ pub struct VfsOptions {
     pub entry_timeout: Duration,
     /// Absent names; zero for not at all.
     pub negative_timeout: Duration,
+    /// Whether names that begin with `.alluxiocli` are commands.
+    pub commands: bool,
 }
 
 impl Default for VfsOptions {
@@ -80,6 +89,7 @@ impl Default for VfsOptions {
             attr_timeout: Duration::from_secs(1),
             entry_timeout: Duration::from_secs(1),
             negative_timeout: Duration::ZERO,
+            commands: false,
         }
     }
 }
@@ -153,6 +163,9 @@ pub struct Vfs {
     commits: Arc<Commits>,
     /// Set when the kernel has said what it can.
     passthrough: RwLock<Option<std::result::Result<Arc<Passthrough>, NoPassthrough>>>,
+    /// What is remembered below, for the commands.
+    memory: Option<Arc<dyn Memory>>,
+    kernel: Kernel,
     /// The mount waits for its end: what is open goes on, and nothing more is opened.
     draining: AtomicBool,
 }
@@ -169,8 +182,26 @@ impl Vfs {
             writers: Mutex::default(),
             commits: Arc::default(),
             passthrough: RwLock::new(None),
+            memory: None,
+            kernel: Kernel::default(),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// Commands can look at `memory` and have it forget.
+    #[must_use]
+    pub fn with_memory(self, memory: Option<Arc<dyn Memory>>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What is remembered below, if anything is.
+    pub fn memory(&self) -> Option<&dyn Memory> {
+        self.memory.as_deref()
+    }
+
+    /// The file system is mounted, and this is the way to its kernel.
+    pub fn set_kernel(&self, way: Arc<dyn KernelCache>) {
+        self.kernel.set(way);
     }
 
     /// How long an absent name may be believed to be absent; zero for not at all.
@@ -220,7 +251,10 @@ impl Vfs {
     }
 
     fn path(&self, ino: Ino) -> Result<FsPath> {
-        self.inodes.path(ino).ok_or_else(|| FsError::new(Fault::Stale))
+        self.inodes.path(ino).ok_or_else(|| match Command::of(ino) {
+            Some(_) => is_command(),
+            None => FsError::new(Fault::Stale),
+        })
     }
 
     fn stream(&self, ino: Ino) -> Option<Arc<WriteStream>> {

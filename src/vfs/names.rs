@@ -8,6 +8,7 @@ use super::Entry;
 use super::Fh;
 use super::Ino;
 use super::Vfs;
+use super::commands::Command;
 use super::stream::WriteStream;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -33,6 +34,9 @@ impl Vfs {
     /// The inode of `name` in `parent`, counted once more.
     pub fn lookup(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<Entry> {
         let name = text(name)?;
+        if let Some(answer) = self.command(parent, name) {
+            return answer;
+        }
         let path = self.path(parent)?.join(name)?;
         let mut looks = 0;
         loop {
@@ -53,9 +57,18 @@ impl Vfs {
 
     /// The attributes of `ino` and how long they hold.
     pub fn getattr(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>) -> Result<(Attr, Duration)> {
+        if let Some(command) = Command::of(ino) {
+            return Ok((self.command_attr(command)?, Duration::ZERO));
+        }
         let attr = self.attr(ctx, ino, fh)?;
+        Ok(self.shown_attr(ino, attr))
+    }
+
+    /// What the kernel is told of the attributes of `ino`.
+    fn shown_attr(&self, ino: Ino, attr: Attr) -> (Attr, Duration) {
+        self.inodes.note_shown(ino, &attr);
         let ttl = self.attr_ttl(ino, &attr);
-        Ok((attr, ttl))
+        (attr, ttl)
     }
 
     fn attr(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>) -> Result<Attr> {
@@ -112,8 +125,7 @@ impl Vfs {
             Some(stream) => stream.set_attr(ctx, change)?,
             None => self.fs.set_attr(ctx, &self.path(ino)?, change)?,
         };
-        let ttl = self.attr_ttl(ino, &attr);
-        Ok((attr, ttl))
+        Ok(self.shown_attr(ino, attr))
     }
 
     /// Makes an empty regular file; other kinds of node are not supported.
@@ -241,7 +253,7 @@ impl Vfs {
             return Ok(());
         }
         let path = self.path(ino)?;
-        let attr = self.fs.stat(ctx, &path)?;
+        let attr = self.fs.fresh_stat(ctx, &path)?;
         if attr.kind == FileKind::Directory {
             return Err(Fault::IsDirectory.into());
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Ino;
 use super::Vfs;
+use super::commands::Command;
 use super::names::text;
 use crate::fs::Ctx;
 use crate::fs::Fault;
@@ -32,7 +33,11 @@ impl Vfs {
 
     /// The names of the extended attributes of `ino`.
     pub fn listxattr(&self, ctx: &Ctx, ino: Ino) -> Result<Vec<String>> {
-        self.fs.xattrs(ctx, &self.path(ino)?)
+        match Command::of(ino) {
+            // `ls -l` asks.
+            Some(_) => Ok(Vec::new()),
+            None => self.fs.xattrs(ctx, &self.path(ino)?),
+        }
     }
 
     /// Sets the extended attribute `name` of `ino`.

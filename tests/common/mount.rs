@@ -209,6 +209,10 @@ impl Place {
         if foreground {
             command.arg("-n");
         }
+        // For all mounts of a run, such as `metadata_cache_size=10000`; before their own, which so win.
+        if let Ok(words) = std::env::var("ALLUXIO_TEST_MOUNT_OPTIONS") {
+            command.arg("-o").arg(words);
+        }
         if !spec.options.is_empty() {
             command.arg("-o").arg(spec.options.join(","));
         }
