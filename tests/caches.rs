@@ -661,8 +661,12 @@ fn pages_are_kept_as_the_words_say() {
                 let dir = tempfile::tempdir().unwrap();
                 let there = dir.path().join("f");
                 fs::write(&there, b"first").unwrap();
-                let mount =
-                    Spec::local(dir.path()).option(&format!("{words}{memory}")).libfuse(libfuse).start();
+                let mount = Spec::local(dir.path())
+                    .option(&format!("{words}{memory}"))
+                    .libfuse(libfuse)
+                    // Of a file that the kernel reads by itself it keeps no pages of ours.
+                    .property("alluxio.fuse.passthrough.enabled", "false")
+                    .start();
                 let here = mount.path().join("f");
                 let look = || read(&here);
                 look();
