@@ -154,7 +154,7 @@ fn keys_that_place_the_site_file_are_refused_in_it() {
 fn references_are_resolved_and_cycles_found() {
     let site = "my.base=/b\nmy.dir=${my.base}/d\nalluxio.user.app.id=${my.dir}-${user.name}\n\
                 alluxio.user.block.size.bytes.default=1KB\nalluxio.user.file.sequential.pread.threshold=\
-                ${alluxio.user.file.reserved.bytes}";
+                ${alluxio.user.block.size.bytes.default}";
     let config = load(site, &[], &[]).unwrap();
     assert_eq!(config.optional_text(&keys::USER_APP_ID), Some("/b/d-tester"));
     assert_eq!(config.bytes(&keys::USER_PREAD_THRESHOLD), 1024);
@@ -257,7 +257,7 @@ fn variables_of_a_container_stand_for_properties() {
 
 #[test]
 fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
-    let site = "alluxio.user.block.size.bytes.default=4MB\naws.secretKey=a\nalluxio.x.secret=b\nalluxio.y=c";
+    let site = "alluxio.user.block.size.bytes.default=4MB\nalluxio.user.network.rpc.keepalive.time=45s\naws.secretKey=a\nalluxio.x.secret=b\nalluxio.y=c";
     let config = load(site, &[], &[("alluxio.fuse.debug.enabled", "true")]).unwrap();
     let shown: Vec<String> = config.effective().iter().map(ToString::to_string).collect();
     let line = |name: &str| {
@@ -266,8 +266,8 @@ fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
     assert!(line("alluxio.user.block.size.bytes.default").contains("=4MB ("));
     assert!(line("alluxio.user.block.size.bytes.default").contains("alluxio-site.properties:1)"));
     assert!(
-        line("alluxio.user.file.reserved.bytes")
-            .starts_with("alluxio.user.file.reserved.bytes=4MB (built-in")
+        line("alluxio.user.network.streaming.keepalive.time")
+            .starts_with("alluxio.user.network.streaming.keepalive.time=45s (built-in")
     );
     assert!(line("alluxio.fuse.debug.enabled").ends_with("=true (command line)"));
     assert!(line("alluxio.master.hostname").contains("=(not set) ("));

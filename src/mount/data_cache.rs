@@ -28,7 +28,7 @@ pub(super) fn from_config(config: &Config, origin: String) -> Result<Option<Data
         return Ok(None);
     }
     let page_size = config.bytes(&keys::USER_CLIENT_CACHE_PAGE);
-    if page_size == 0 || page_size % ALLOCATION != 0 || page_size > 1 << 30 {
+    if page_size == 0 || !page_size.is_multiple_of(ALLOCATION) || page_size > 1 << 30 {
         let key = &keys::USER_CLIENT_CACHE_PAGE;
         return Err(refuse(config, key, "expected a multiple of 4KB, at most 1GB"));
     }
@@ -46,11 +46,11 @@ pub(super) fn from_config(config: &Config, origin: String) -> Result<Option<Data
     }))
 }
 
-/// `fs` with the cache that `options` ask for, and that cache.
-pub(super) fn over(
-    fs: Arc<dyn FileSystem>,
-    options: Option<DataOptions>,
-) -> Result<(Arc<dyn FileSystem>, Option<Arc<DataCache>>), Failure> {
+/// A file system, and its cache if it has one.
+type Cached = (Arc<dyn FileSystem>, Option<Arc<DataCache>>);
+
+/// `fs` with the cache that `options` ask for.
+pub(super) fn over(fs: Arc<dyn FileSystem>, options: Option<DataOptions>) -> Result<Cached, Failure> {
     let Some(options) = options else { return Ok((fs, None)) };
     let cache = DataCache::open(fs, &options).map_err(|err| {
         let cure = "give each mount directories of its own, where it can write";

@@ -231,6 +231,13 @@ impl Reader {
                     return Ok(part(&page, from, to));
                 }
                 Turn::Again => {}
+                // Somebody may have put it there since it was looked for.
+                Turn::Mine(_) if self.file.has(index) => {
+                    if let Some(bytes) = store.read(&self.file, index, from, to) {
+                        store.counters.hit.add(bytes.len() as u64);
+                        return Ok(bytes.into());
+                    }
+                }
                 Turn::Mine(load) => {
                     store.counters.missed.add((to - from) as u64);
                     let len = self.file.version.page_len(page_size, index) as usize;

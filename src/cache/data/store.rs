@@ -233,7 +233,7 @@ impl Store {
     fn place_of(&self, version: &Version) -> usize {
         let total: u128 = self.places.iter().map(|place| u128::from(place.limit)).sum();
         let hash = super::record::origin(&version.name());
-        let mut point = u128::from(hash) * total >> 64;
+        let mut point = (u128::from(hash) * total) >> 64;
         for (n, place) in self.places.iter().enumerate() {
             if point < u128::from(place.limit) {
                 return n;
