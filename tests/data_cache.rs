@@ -144,6 +144,35 @@ fn files_are_brought_there_looked_for_and_dropped_by_a_command() {
 }
 
 #[test]
+fn what_is_there_is_dropped_by_looking_at_a_name() {
+    let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(store.path().join("dir")).unwrap();
+    for name in ["one", "dir/two"] {
+        content::write_file(&store.path().join(name), 7, 2 * MIB).unwrap();
+    }
+    let mount = cached(store.path(), dir.path(), "64MB")
+        .property("alluxio.fuse.special.command.enabled", "true")
+        .start();
+    let look = |name: &str| {
+        fs::metadata(mount.path().join(name.replace('@', ".alluxiocli.datacache"))).unwrap().len()
+    };
+    let read = || {
+        for name in ["one", "dir/two"] {
+            content::check_file(&mount.path().join(name), 7, 2 * MIB).unwrap();
+        }
+        wait_until("all is there", LIMIT, || look("@.size") >= 4 * MIB);
+    };
+    read();
+    assert_eq!(look("dir/@.drop"), 0);
+    assert!((2 * MIB..3 * MIB).contains(&look("dir/@.size")), "{}", look("@.size"));
+    read();
+    look("@.dropAll");
+    assert_eq!((look("@.size"), taken(dir.path()) / MIB), (0, 0));
+    read();
+    mount.unmount();
+}
+
+#[test]
 fn a_file_that_is_there_whole_is_read_by_the_kernel() {
     if !users::are_available() {
         return;

@@ -93,6 +93,27 @@ fn a_dead_worker_is_left_for_the_other() {
 }
 
 #[test]
+fn what_is_persisted_later_outlives_as_many_workers_as_the_property_says() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("copies");
+    for (worker, short_circuit) in cluster.workers().into_iter().zip(["true", "false"]) {
+        let mount = impatient(&cluster, &dir)
+            .property("alluxio.user.file.writetype.default", "ASYNC_THROUGH")
+            .property("alluxio.user.file.replication.durable", "2")
+            .property("alluxio.user.block.size.bytes.default", "1MB")
+            .property("alluxio.user.short.circuit.enabled", short_circuit)
+            .start();
+        let file = mount.path().join(&worker);
+        content::write_file(&file, 9, SIZE).unwrap();
+        let down = cluster.kill(&worker);
+        content::check_file(&file, 9, SIZE).unwrap();
+        down.run();
+        mount.unmount();
+    }
+}
+
+#[test]
 fn calls_fail_in_bounded_time_without_a_master_and_work_again_with_it() {
     let _one = one_at_a_time();
     let cluster = Cluster::get();

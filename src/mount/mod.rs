@@ -72,6 +72,7 @@ use crate::fs::Ctx;
 use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
+use crate::fs::Memory;
 use crate::metrics;
 use crate::session::LibraryChoice;
 use crate::session::Session;
@@ -405,7 +406,7 @@ fn serve_logged(
     };
     let MountOptions { uid, gid, umask, .. } = plan.options;
     let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
-    let vfs = Arc::new(vfs.with_memory(memory));
+    let vfs = Arc::new(vfs.with_memory(memory, data.clone().map(|data| data as Arc<dyn Memory>)));
     let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     log::info!(
         "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",

@@ -20,21 +20,33 @@ use crate::fs::Timestamp;
 /// What the names of commands begin with.
 const PREFIX: &str = ".alluxiocli";
 
-/// The switch of the cache that these commands are for, as the message names it.
-const CACHE_SWITCH: &str = "alluxio.user.metadata.cache.enabled";
-
-/// A command.
+/// The cache that a command is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
-    /// Everything that is remembered is forgotten.
+enum Cache {
+    Metadata,
+    Data,
+}
+
+/// What is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// Everything is forgotten.
     DropAll,
-    /// What is remembered of the directory that the name is in, of all above it and of all below it, is forgotten.
+    /// What there is of the directory that the name is in and of all below it is forgotten; of metadata, all above it, too.
     Drop,
-    /// The size is the number of entries.
+    /// The size is the number of entries, or of the bytes of data.
     Size,
 }
 
-const COMMANDS: [Command; 3] = [Command::DropAll, Command::Drop, Command::Size];
+/// A command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Command {
+    cache: Cache,
+    act: Act,
+}
+
+const CACHES: [Cache; 2] = [Cache::Metadata, Cache::Data];
+const ACTS: [Act; 3] = [Act::DropAll, Act::Drop, Act::Size];
 
 /// The numbers of the commands' inodes, from here on, are none of the table's, which counts from 2.
 const INODES: u64 = 1 << 62;
@@ -46,33 +58,58 @@ impl Command {
         let refuse = |what: String| Some(Err(FsError::because(Fault::InvalidArgument, what)));
         match (parts.next().filter(|command| !command.is_empty()), parts.next()) {
             (None, _) => refuse("Command is needed in Fuse shell".to_owned()),
-            (Some("metadatacache"), None | Some("")) => refuse("No sub-command is specified".to_owned()),
-            (Some("metadatacache"), Some(word)) => {
-                match COMMANDS.into_iter().find(|command| command.word() == word) {
-                    Some(command) => Some(Ok(command)),
-                    None => refuse(format!("Unknown sub-command: {word}")),
-                }
-            }
-            (Some(command), _) => refuse(format!("{command} is an unknown command.")),
+            (Some(name), word) => match CACHES.into_iter().find(|cache| cache.word() == name) {
+                None => refuse(format!("{name} is an unknown command.")),
+                Some(cache) => match word.filter(|word| !word.is_empty()) {
+                    None => refuse("No sub-command is specified".to_owned()),
+                    Some(word) => match ACTS.into_iter().find(|act| act.word() == word) {
+                        Some(act) => Some(Ok(Self { cache, act })),
+                        None => refuse(format!("Unknown sub-command: {word}")),
+                    },
+                },
+            },
         }
     }
 
+    fn all() -> impl Iterator<Item = Self> {
+        CACHES.into_iter().flat_map(|cache| ACTS.into_iter().map(move |act| Self { cache, act }))
+    }
+
+    fn ino(self) -> Ino {
+        let place = Self::all().position(|command| command == self).expect("all are listed");
+        Ino(INODES + place as u64)
+    }
+
+    /// The command that `ino` stands for.
+    pub(super) fn of(ino: Ino) -> Option<Self> {
+        Self::all().find(|command| command.ino() == ino)
+    }
+}
+
+impl Cache {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadatacache",
+            Self::Data => "datacache",
+        }
+    }
+
+    /// The property that switches it on, as the message names it.
+    fn switch(self) -> &'static str {
+        match self {
+            Self::Metadata => "alluxio.user.metadata.cache.enabled",
+            Self::Data => "alluxio.user.client.cache.enabled",
+        }
+    }
+}
+
+impl Act {
     fn word(self) -> &'static str {
         match self {
             Self::DropAll => "dropAll",
             Self::Drop => "drop",
             Self::Size => "size",
         }
-    }
-
-    fn ino(self) -> Ino {
-        let place = COMMANDS.iter().position(|command| *command == self).expect("all are listed");
-        Ino(INODES + place as u64)
-    }
-
-    /// The command that `ino` stands for.
-    pub(super) fn of(ino: Ino) -> Option<Self> {
-        COMMANDS.into_iter().find(|command| command.ino() == ino)
     }
 }
 
@@ -88,37 +125,44 @@ impl Vfs {
     fn carry_out(&self, command: Command, dir: Ino) -> Result<Entry> {
         let path = self.path(dir)?;
         let memory = self.memory_for(command)?;
-        match command {
-            Command::Size => {}
-            Command::DropAll => {
+        let Command { cache, act } = command;
+        match act {
+            Act::Size => {}
+            Act::DropAll => {
                 memory.forget_all();
-                self.forget_in_kernel(None);
-                log::info!("all metadata is forgotten, as asked");
+                log::info!("{}: all is forgotten, as asked", cache.word());
             }
-            Command::Drop => {
+            Act::Drop => {
                 memory.forget_around(&path);
-                self.forget_in_kernel(Some(dir));
-                log::info!("the metadata of {path}, of all above and all below it is forgotten, as asked");
+                log::info!("{}: what there is around {path} is forgotten, as asked", cache.word());
             }
+        }
+        if cache == Cache::Metadata && act != Act::Size {
+            self.forget_in_kernel((act == Act::Drop).then_some(dir));
         }
         let none = Duration::ZERO;
         let attr = self.command_attr(command)?;
         Ok(Entry { ino: command.ino(), generation: 0, attr, attr_ttl: none, entry_ttl: none })
     }
 
-    fn memory_for(&self, command: Command) -> Result<&dyn Memory> {
-        self.memory().ok_or_else(|| {
-            let word = command.word();
-            let detail = format!("{word} command is not supported when {CACHE_SWITCH} is false");
+    fn memory_for(&self, Command { cache, act }: Command) -> Result<&dyn Memory> {
+        let memory = match cache {
+            Cache::Metadata => &self.memory,
+            Cache::Data => &self.data,
+        };
+        memory.as_deref().ok_or_else(|| {
+            let detail = format!("{} command is not supported when {} is false", act.word(), cache.switch());
             FsError::because(Fault::NotSupported, detail)
         })
     }
 
     /// What `ls -l` shows of a command.
     pub(super) fn command_attr(&self, command: Command) -> Result<Attr> {
+        let memory = self.memory_for(command)?;
         let size = match command {
-            Command::Size => self.memory_for(command)?.len() as u64,
-            Command::DropAll | Command::Drop => 0,
+            Command { act: Act::Size, cache: Cache::Metadata } => memory.len() as u64,
+            Command { act: Act::Size, cache: Cache::Data } => memory.bytes(),
+            Command { act: Act::DropAll | Act::Drop, .. } => 0,
         };
         let time = Timestamp::default();
         Ok(Attr {
@@ -158,9 +202,11 @@ mod tests {
     fn commands_are_told_from_names_and_from_mistakes() {
         let parse = |name| Command::parse(name).map(|parsed| parsed.map_err(|error| error.to_string()));
         assert_eq!(parse("a.alluxiocli.metadatacache.size"), None);
-        assert_eq!(parse(".alluxiocli.metadatacache.size"), Some(Ok(Command::Size)));
-        assert_eq!(parse(".alluxiocli.metadatacache.dropAll"), Some(Ok(Command::DropAll)));
-        assert_eq!(parse(".alluxiocli.metadatacache.drop.more"), Some(Ok(Command::Drop)));
+        assert_eq!(parse(".alluxiocli.metadatacache.size"), Some(Ok(Command { cache: Cache::Metadata, act: Act::Size })));
+        assert_eq!(parse(".alluxiocli.metadatacache.dropAll"), Some(Ok(Command { cache: Cache::Metadata, act: Act::DropAll })));
+        assert_eq!(parse(".alluxiocli.metadatacache.drop.more"), Some(Ok(Command { cache: Cache::Metadata, act: Act::Drop })));
+        let data = Command { cache: Cache::Data, act: Act::DropAll };
+        assert_eq!(parse(".alluxiocli.datacache.dropAll"), Some(Ok(data)));
         for (name, problem) in [
             (".alluxiocli", "Command is needed in Fuse shell"),
             (".alluxiocli.", "Command is needed in Fuse shell"),
@@ -174,7 +220,7 @@ mod tests {
 
     #[test]
     fn inodes_of_commands_are_their_own() {
-        for command in COMMANDS {
+        for command in Command::all() {
             assert_eq!(Command::of(command.ino()), Some(command));
         }
         assert_eq!(Command::of(Ino::ROOT), None);

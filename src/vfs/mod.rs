@@ -165,6 +165,8 @@ pub struct Vfs {
     passthrough: RwLock<Option<std::result::Result<Arc<Passthrough>, NoPassthrough>>>,
     /// What is remembered below, for the commands.
     memory: Option<Arc<dyn Memory>>,
+    /// The same of data.
+    data: Option<Arc<dyn Memory>>,
     kernel: Kernel,
     /// The mount waits for its end: what is open goes on, and nothing more is opened.
     draining: AtomicBool,
@@ -183,15 +185,16 @@ impl Vfs {
             commits: Arc::default(),
             passthrough: RwLock::new(None),
             memory: None,
+            data: None,
             kernel: Kernel::default(),
             draining: AtomicBool::new(false),
         }
     }
 
-    /// Commands can look at `memory` and have it forget.
+    /// Commands can look at `memory`, of metadata, and at `data`, and have them forget.
     #[must_use]
-    pub fn with_memory(self, memory: Option<Arc<dyn Memory>>) -> Self {
-        Self { memory, ..self }
+    pub fn with_memory(self, memory: Option<Arc<dyn Memory>>, data: Option<Arc<dyn Memory>>) -> Self {
+        Self { memory, data, ..self }
     }
 
     /// What is remembered below, if anything is.

@@ -85,6 +85,8 @@ pub(super) struct Writing {
     worker: Option<HostPort>,
     /// Workers that failed with this target.
     excluded: Vec<HostPort>,
+    /// Workers that have another copy of it.
+    apart_from: Vec<HostPort>,
     /// Attempts that ended with an answer, when there was no other worker to ask.
     attempts: u32,
     /// Begins with the first failure.
@@ -118,9 +120,20 @@ impl Writing {
             kept: Some(Vec::new()),
             worker: None,
             excluded: Vec::new(),
+            apart_from: Vec::new(),
             attempts: 0,
             backoff: None,
         }
+    }
+
+    /// Who has the stream, or had it last.
+    pub(super) fn worker(&self) -> Option<HostPort> {
+        self.worker.clone()
+    }
+
+    /// It is not to go to one of `workers`, which have other copies.
+    pub(super) fn keep_from(&mut self, workers: Vec<HostPort>) {
+        self.apart_from = workers;
     }
 
     /// Bytes written.
@@ -231,7 +244,7 @@ impl Writing {
         if self.kept.is_none() {
             return Err(failure.error);
         }
-        if self.shared.workers.for_write(self.space_wanted(), &self.excluded).await.is_ok() {
+        if self.choose().await.is_ok() {
             log::debug!("{}, trying another worker", failure.error);
             return Ok(());
         }
@@ -247,6 +260,12 @@ impl Writing {
         Ok(())
     }
 
+    /// A worker for it.
+    async fn choose(&self) -> Result<Worker> {
+        let unwanted = [&self.excluded[..], &self.apart_from].concat();
+        self.shared.workers.for_write(self.space_wanted(), &unwanted).await
+    }
+
     fn space_wanted(&self) -> u64 {
         match &self.target {
             Target::Block { size, .. } => *size,
@@ -258,7 +277,7 @@ impl Writing {
     async fn open(&mut self) -> Result<(), Failure> {
         let kept = self.kept.clone().expect("a stream is opened again only while everything is kept");
         let reserve: u64 = kept.iter().map(|part| part.len() as u64).sum();
-        let worker = self.shared.workers.for_write(self.space_wanted(), &self.excluded).await?;
+        let worker = self.choose().await?;
         self.worker = Some(worker.address.clone());
         let mut stream = self.connect(&worker, reserve).await?;
         let mut offset = 0;

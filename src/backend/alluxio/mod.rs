@@ -16,6 +16,7 @@ mod capacity;
 mod chunk;
 mod configuration;
 mod connection;
+mod copies;
 mod data_path;
 mod error;
 mod fetch;

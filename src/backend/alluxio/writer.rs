@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
+use super::copies::Copies;
 use super::budget::Permit;
 use super::budget::Use;
 use super::chunk::Own;
@@ -342,11 +343,11 @@ struct Job {
 /// The blocks of the file that are not committed.
 #[derive(Default)]
 struct Blocks {
-    current: Option<Writing>,
+    current: Option<Copies>,
     /// Full blocks of a file whose only copy they are. A committed block may be evicted, and a file that is larger
     /// than the store would silently evict its own beginning; blocks that are not committed cannot be, and the
     /// store says that it is full.
-    held: Vec<Writing>,
+    held: Vec<Copies>,
     commits: JoinSet<Result<()>>,
 }
 
@@ -427,7 +428,8 @@ impl Job {
     fn forget_kept(&mut self) {
         let blocks = self.blocks.as_mut().into_iter();
         let blocks = blocks.flat_map(|blocks| blocks.held.iter_mut().chain(&mut blocks.current));
-        blocks.chain(&mut self.ufs).for_each(Writing::forget_kept);
+        blocks.for_each(Copies::forget_kept);
+        self.ufs.iter_mut().for_each(Writing::forget_kept);
     }
 
     async fn write(&mut self, data: Bytes) -> Result<()> {
@@ -474,18 +476,14 @@ impl Job {
         Ok(())
     }
 
-    async fn next_block(&mut self) -> Result<Writing> {
+    async fn next_block(&mut self) -> Result<Copies> {
         self.follow_rename();
         let id = match self.shared.master.new_block(&mut self.file).await {
             Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
             result => result?,
         };
         let pin = self.at.write_type == WriteType::AsyncThrough;
-        Ok(Writing::new(
-            Arc::clone(&self.shared),
-            Arc::clone(&self.at),
-            Target::Block { id, size: self.block_size, pin },
-        ))
+        Ok(Copies::new(&self.shared, &self.at, &Target::Block { id, size: self.block_size, pin }))
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -577,11 +575,11 @@ impl Job {
 
 impl Blocks {
     /// Lets `block` be committed while others are written.
-    async fn commit(&mut self, block: Writing) -> Result<()> {
+    async fn commit(&mut self, block: Copies) -> Result<()> {
         while self.commits.len() >= COMMITS_MAX {
             self.next_commit().await?;
         }
-        self.commits.spawn(async move { block.commit().await.map(drop) });
+        self.commits.spawn(async move { block.commit().await });
         Ok(())
     }
 
@@ -604,7 +602,7 @@ impl Blocks {
 
     /// Commits what is not committed yet.
     async fn finish(mut self) -> Result<()> {
-        let rest: Vec<Writing> = self.current.take().into_iter().chain(self.held.drain(..)).collect();
+        let rest: Vec<Copies> = self.current.take().into_iter().chain(self.held.drain(..)).collect();
         for block in rest {
             self.commit(block).await?;
         }

@@ -37,6 +37,7 @@ use crate::fs::FileSystem;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Layer;
+use crate::fs::Memory;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
@@ -137,6 +138,26 @@ impl DataCache {
             let _ = write!(text, ", {name} {value}{unit}");
         }
         text
+    }
+}
+
+impl Memory for DataCache {
+    fn forget_all(&self) {
+        self.drop_all();
+    }
+
+    fn forget_around(&self, dir: &FsPath) {
+        if let Err(err) = self.drop_below(&Ctx::daemon(), dir) {
+            log::warn!("not all data of {dir} was dropped from the cache: {err}");
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.usage().pages
+    }
+
+    fn bytes(&self) -> u64 {
+        self.usage().bytes
     }
 }
 
