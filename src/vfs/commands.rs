@@ -202,9 +202,18 @@ mod tests {
     fn commands_are_told_from_names_and_from_mistakes() {
         let parse = |name| Command::parse(name).map(|parsed| parsed.map_err(|error| error.to_string()));
         assert_eq!(parse("a.alluxiocli.metadatacache.size"), None);
-        assert_eq!(parse(".alluxiocli.metadatacache.size"), Some(Ok(Command { cache: Cache::Metadata, act: Act::Size })));
-        assert_eq!(parse(".alluxiocli.metadatacache.dropAll"), Some(Ok(Command { cache: Cache::Metadata, act: Act::DropAll })));
-        assert_eq!(parse(".alluxiocli.metadatacache.drop.more"), Some(Ok(Command { cache: Cache::Metadata, act: Act::Drop })));
+        assert_eq!(
+            parse(".alluxiocli.metadatacache.size"),
+            Some(Ok(Command { cache: Cache::Metadata, act: Act::Size }))
+        );
+        assert_eq!(
+            parse(".alluxiocli.metadatacache.dropAll"),
+            Some(Ok(Command { cache: Cache::Metadata, act: Act::DropAll }))
+        );
+        assert_eq!(
+            parse(".alluxiocli.metadatacache.drop.more"),
+            Some(Ok(Command { cache: Cache::Metadata, act: Act::Drop }))
+        );
         let data = Command { cache: Cache::Data, act: Act::DropAll };
         assert_eq!(parse(".alluxiocli.datacache.dropAll"), Some(Ok(data)));
         for (name, problem) in [

@@ -73,8 +73,13 @@ impl Copies {
         if self.0.len() == 1 {
             return;
         }
-        let others: Vec<HostPort> =
-            self.0.iter().enumerate().filter(|(other, _)| *other != n).filter_map(|(_, copy)| copy.worker()).collect();
+        let others: Vec<HostPort> = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != n)
+            .filter_map(|(_, copy)| copy.worker())
+            .collect();
         self.0[n].keep_from(others);
     }
 }
