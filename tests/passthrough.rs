@@ -224,7 +224,8 @@ fn readers_and_writers_at_once_never_fail_and_leave_nothing_behind() {
             outcome.unwrap();
         });
         content::check_file(&path, 299, 10_000).unwrap();
-        assert!(mount.counted(PASSED) > 10, "{mode}");
+        // Those before and after at the least: while a writer is there, opens are not passed through.
+        assert!(mount.counted(PASSED) >= 2, "{mode}");
         wait_until("nothing is open", LIMIT, || {
             is_open_by_nobody(&store.path().join("file")) && process::descriptors(mount.pid()) <= before
         });

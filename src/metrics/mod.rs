@@ -87,6 +87,8 @@ counters! {
         OPENS_BUSY: "inode open in another mode",
         /// Opened with `O_DIRECT`, which the file with the bytes may not know, or not in the same way.
         OPENS_DIRECT: "O_DIRECT",
+        /// The kernel runs the file as a program.
+        OPENS_EXECUTED: "executed",
         /// As many are passed through as may be.
         OPENS_LIMIT: "too many at a time",
         /// The file with the bytes lies on stacked file systems.

@@ -57,6 +57,9 @@ pub enum NoPassthrough {
     NotPermitted,
 }
 
+/// The kernel opens a program that it is about to run: `__FMODE_EXEC` of its `linux/fs.h`.
+const FOR_EXECUTION: i32 = 0x20;
+
 /// Which inodes are open, and how.
 pub(super) struct Passthrough {
     ids: Box<dyn BackingIds>,
@@ -272,6 +275,9 @@ impl Vfs {
         let wanted = Wanted { ino, file: reader.attr().id, direct };
         let outcome = if self.inodes.awaits_writer(ino) {
             Err(&metrics::OPENS_BUSY)
+        } else if flags & FOR_EXECUTION != 0 {
+            // Who opens it for writing must meet the same inode, so that the kernel says ETXTBSY.
+            Err(&metrics::OPENS_EXECUTED)
         } else {
             passthrough.pass(ctx, wanted, reader)?
         };
