@@ -520,7 +520,18 @@ fn a_user_to_act_for_and_slow_calls_are_warned_of() {
         .property("alluxio.security.login.impersonation.username", "alice")
         // Every call takes as long.
         .property("alluxio.user.logging.threshold", "0")
+        .property("alluxio.fuse.logging.threshold", "0")
+        .property("alluxio.fuse.debug.enabled", "true")
         .start();
+    fs::metadata(mount.path().join("absent")).unwrap_err();
+    for part in [
+        "WARN  answer",
+        "Fuse.Lookup(path=/absent) returned -2 in ",
+        " (>=0 ms) (",
+        "Exit (-2): Fuse.Lookup(path=/absent) in ",
+    ] {
+        assert!(!mount.logged(part).is_empty(), "{part}: {}", mount.said());
+    }
     assert!(!mount.logged(" (>=0 ms)").is_empty(), "{}", mount.said());
     assert_eq!(
         mount.logged("Impersonation ignored. Invalid configuration: alice").len(),

@@ -226,6 +226,7 @@ impl Plan {
             congestion_threshold: options.congestion_threshold,
             passthrough: self.config.flag(&keys::FUSE_PASSTHROUGH),
             over_stacked: self.root.is_on_overlay(),
+            slow: self.config.duration(&keys::FUSE_LOGGING_THRESHOLD),
             debug: self.debug(),
             ..defaults
         }

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use libc::c_int;
@@ -11,6 +12,7 @@ use log::Level;
 use log::debug;
 use log::log;
 use log::log_enabled;
+use log::warn;
 use nix::errno::Errno;
 use smallvec::SmallVec;
 
@@ -125,8 +127,13 @@ where
     let _ = wall(move || {
         let request = Request::begin(raw);
         let caller = request.caller;
+        let begun = Instant::now();
+        if log_enabled!(Level::Debug) {
+            debug!("Enter: Fuse.{op:?}(path={})", subject.text(&request.shared.vfs));
+        }
         let outcome =
             work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
+        note_time(&request, op, subject, &outcome, begun.elapsed());
         match outcome {
             Ok(answer) => request.succeed(op, subject, answer),
             Err(err) => {
@@ -288,6 +295,38 @@ fn undo(vfs: &Vfs, answer: &Answer) {
 fn release(vfs: &Vfs, fh: Fh) {
     if let Err(err) = vfs.release(fh) {
         debug!("Failed to release a file that its opener did not get: {err}");
+    }
+}
+
+/// The lines of Alluxio's client for an operation that took long, and, if asked for, for each.
+fn note_time(
+    request: &Request,
+    op: Op,
+    subject: Subject<'_>,
+    outcome: &crate::fs::Result<Answer>,
+    time: Duration,
+) {
+    let slow = request.shared.slow;
+    let (is_slow, is_told) = (time >= slow, log_enabled!(Level::Debug));
+    if !is_slow && !is_told {
+        return;
+    }
+    let code = match outcome {
+        Ok(Answer::Data(slices)) => slices.len() as i64,
+        Ok(Answer::Written(count)) => *count as i64,
+        Ok(_) => 0,
+        Err(err) => -i64::from(errno(err.fault())),
+    };
+    let (path, ms) = (subject.text(&request.shared.vfs), time.as_millis());
+    if is_told {
+        debug!("Exit ({code}): Fuse.{op:?}(path={path}) in {ms} ms");
+    }
+    if is_slow {
+        let Caller { uid, pid, .. } = request.caller;
+        let (limit, program) = (slow.as_millis(), program(pid));
+        warn!(
+            "Fuse.{op:?}(path={path}) returned {code} in {ms} ms (>={limit} ms) ({program}pid {pid}, uid {uid})"
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuse_sys::Library;
 use fuse_sys::fuse2;
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) vfs: Arc<Vfs>,
     /// The mount option of this name, which libfuse 3 wants to be told twice; 0 for none.
     pub(super) max_read: u32,
+    /// A request that takes as long is logged as a warning.
+    pub(super) slow: Duration,
 }
 
 /// libfuse refused to mount. It says why on stderr.

@@ -113,7 +113,11 @@ impl Session {
         info!("Loaded libjnifuse with libfuse version {}.", library.version().major);
         info!("Using {name}");
 
-        let shared = Arc::new(Shared { vfs: Arc::clone(&vfs), max_read: options.max_read.unwrap_or(0) });
+        let shared = Arc::new(Shared {
+            vfs: Arc::clone(&vfs),
+            max_read: options.max_read.unwrap_or(0),
+            slow: options.slow,
+        });
         let words = options.words(library);
         debug!("Mounting {} with options {}", path.display(), words.join(","));
         let (outcome, said) =

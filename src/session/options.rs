@@ -48,6 +48,8 @@ pub struct SessionOptions {
     pub over_stacked: bool,
     /// Serve by libfuse's own loop instead of the session's, to compare them.
     pub libfuse_loop: bool,
+    /// A request that takes as long is logged as a warning.
+    pub slow: Duration,
     /// Have libfuse print each request.
     pub debug: bool,
 }
@@ -73,6 +75,7 @@ impl SessionOptions {
             passthrough: true,
             over_stacked: false,
             libfuse_loop: false,
+            slow: Duration::from_secs(10),
             debug: false,
         }
     }

@@ -11,6 +11,7 @@ use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ impl Directory {
     pub(super) fn take(dir: &Path, page_size: u64) -> io::Result<Self> {
         let root = dir.join(NAME);
         private(&root)?;
+        check_owner(&root)?;
         let lock = lock(&root.join(LOCK))?;
         let size = page_size.to_string();
         for entry in fs::read_dir(&root)? {
@@ -140,6 +142,17 @@ fn private(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
+/// Who else can write there could have this mount show what bytes they like.
+fn check_owner(root: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(root)?;
+    let own = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if own {
+        return Ok(());
+    }
+    let problem = format!("{} is not a directory of this user alone", root.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
 fn lock(path: &Path) -> io::Result<Flock<File>> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -180,6 +193,22 @@ mod tests {
         );
         drop(first);
         Directory::take(dir.path(), 64).unwrap();
+    }
+
+    #[test]
+    fn a_place_where_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join(NAME);
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o770)).unwrap();
+        let refusal = Directory::take(dir.path(), 64).err().unwrap().to_string();
+        assert!(refusal.contains("not a directory of this user alone"), "{refusal}");
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+        Directory::take(dir.path(), 64).unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&root, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &root).unwrap();
+        assert!(Directory::take(dir.path(), 64).is_err(), "a link");
     }
 
     #[test]
