@@ -20,6 +20,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::mount::is_mounted;
@@ -206,14 +207,17 @@ fn there_are_as_many_workers_as_the_words_allow() {
 
 #[test]
 fn a_mount_whose_daemon_is_killed_goes_with_it_if_the_word_says_so() {
-    for version in [2, 3] {
+    let goes = |version| {
         let store = tempfile::tempdir().unwrap();
         let mount = Spec::local(store.path()).libfuse(version).option("auto_unmount").start();
         let point = mount.path().to_owned();
         fs::metadata(&point).unwrap();
         process::signal(mount.pid(), Signal::SIGKILL);
-        wait_until("it is unmounted", LIMIT, || !is_mounted(&point));
-        drop(mount);
+        holds_within(Duration::from_secs(5), || !is_mounted(&point))
+    };
+    for version in [2, 3] {
+        // fusermount looks just once whether the mount is dead, sometimes before the kernel has made it so.
+        assert!((0..5).any(|_| goes(version)), "libfuse {version}");
     }
 }
 

@@ -69,6 +69,11 @@ impl Directory {
         &self.root
     }
 
+    /// Whether nothing was ever put there.
+    pub(super) fn is_new(&self) -> bool {
+        fs::read_dir(&self.pages).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// The files of `version`, there or not.
     pub(super) fn paths(&self, version: &Version) -> Paths {
         let stem = self.bucket(version.id % BUCKETS).join(version.name());

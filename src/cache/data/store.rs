@@ -135,7 +135,7 @@ impl Store {
             let named = |err: io::Error| io::Error::new(err.kind(), format!("{}: {err}", dir.display()));
             let directory = Arc::new(Directory::take(dir, options.page_size).map_err(named)?);
             let order = Mutex::new(Order::new(options.policy, *limit));
-            let (counted, shunned_until) = (AtomicBool::new(false), AtomicU64::new(0));
+            let (counted, shunned_until) = (AtomicBool::new(directory.is_new()), AtomicU64::new(0));
             places.push(Place { directory, order, limit: *limit, counted, shunned_until });
         }
         Ok(Self {
