@@ -150,6 +150,15 @@ impl CachedFile {
         self.state.lock().pages.contains_key(&index)
     }
 
+    /// Whether every page is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.has_all(&self.state.lock())
+    }
+
+    fn has_all(&self, state: &State) -> bool {
+        state.pages.len() as u64 == u64::from(self.version.pages(self.page_size))
+    }
+
     /// Opens the files, for as long as what is returned lives. Those that are missing are made, if `make` says so.
     fn files(&self, state: &mut State, make: bool) -> io::Result<Arc<Files>> {
         if let Some(files) = state.files.upgrade() {
@@ -296,7 +305,7 @@ impl CachedFile {
     pub(super) fn pin(&self, most: u64) -> Option<(Arc<File>, Arc<Files>)> {
         let files = {
             let mut state = self.state.lock();
-            if state.pages.len() as u64 != u64::from(self.version.pages(self.page_size)) {
+            if !self.has_all(&state) {
                 return None;
             }
             let files = self.files(&mut state, false).ok()?;

@@ -355,9 +355,6 @@ impl FileReader for Reader {
                 self.inner.backing(ctx)
             };
         };
-        for index in 0..self.file.version.pages(store.page_size()) {
-            store.touch(&self.file, index);
-        }
         let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
         Ok(Ok(Backing { file, keeper: Box::new(pin) }))
     }

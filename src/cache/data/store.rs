@@ -291,15 +291,16 @@ impl Store {
         versions.into_iter().map(|version| self.drop_file(version)).sum()
     }
 
-    /// The data file of `file` if it is there whole: it stays so until [`Self::unpin`].
+    /// The data file of `file` if it is there whole: it stays so until [`Self::unpin`]. A use of all its pages.
     pub(super) fn pin(&self, file: &CachedFile) -> Option<(Arc<std::fs::File>, Arc<Files>)> {
         let pinned = file.pin(VERIFY_MAX)?;
         let mut order = self.places[file.place].order.lock();
         (0..file.version.pages(self.page_size)).for_each(|index| order.pin((file.number, index)));
         drop(order);
         // What was to be removed at the same time may be gone.
-        let whole = (0..file.version.pages(self.page_size)).all(|index| file.has(index));
-        if whole {
+        if file.is_whole() {
+            let mut order = self.places[file.place].order.lock();
+            (0..file.version.pages(self.page_size)).for_each(|index| order.touch((file.number, index)));
             return Some(pinned);
         }
         self.unpin(file);
@@ -383,18 +384,14 @@ impl Store {
     /// Brings back what is in the directories, and gives up what is too much.
     fn restore(&self) {
         let mut seen = 0;
-        for place in &self.places {
+        for (number, place) in self.places.iter().enumerate() {
             for version in place.directory.versions() {
                 if self.ending.load(Ordering::Relaxed) {
                     return;
                 }
                 let file = self.file(version);
-                if file.pages().is_empty()
-                    && self.places[file.place].directory.path() == place.directory.path()
-                {
-                    place.directory.remove(&version);
-                } else if self.places[file.place].directory.path() != place.directory.path() {
-                    // The directories or their sizes are others than before.
+                // It is elsewhere now if the directories or their sizes are others than before.
+                if file.place != number || file.pages().is_empty() {
                     place.directory.remove(&version);
                 }
                 self.let_go(&file);
