@@ -171,6 +171,15 @@ impl Writing {
         Ok(())
     }
 
+    /// Waits until the worker has room for everything and has got it, if only in memory.
+    pub(super) async fn arrive(&mut self) -> Result<()> {
+        match self.stream {
+            // Each write has waited for that.
+            Some(Stream::Local(_)) => Ok(()),
+            _ => self.flush().await,
+        }
+    }
+
     /// Lets go of what was kept: of a block that is full and waits for its commit, or when memory is short. What nobody
     /// has got yet is still needed.
     pub(super) fn forget_kept(&mut self) {

@@ -602,7 +602,22 @@ impl Blocks {
 
     /// Commits what is not committed yet.
     async fn finish(mut self) -> Result<()> {
-        let rest: Vec<Copies> = self.current.take().into_iter().chain(self.held.drain(..)).collect();
+        // A worker that waits for room would take that of the first of these blocks that is committed: all must have
+        // theirs before.
+        let mut arriving = JoinSet::new();
+        for mut block in self.held.drain(..) {
+            arriving.spawn(async move { block.arrive().await.map(|()| block) });
+        }
+        let mut rest = Vec::with_capacity(arriving.len() + 1);
+        if let Some(mut last) = self.current.take() {
+            if !arriving.is_empty() {
+                last.arrive().await?;
+            }
+            rest.push(last);
+        }
+        while let Some(arrived) = arriving.join_next().await {
+            rest.push(arrived.unwrap_or_else(|_| Err(job_died()))?);
+        }
         for block in rest {
             self.commit(block).await?;
         }
