@@ -4,6 +4,8 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -157,6 +159,32 @@ pub struct StatFs {
     pub blocks_free: u64,
     /// Longest name in bytes.
     pub name_max: u32,
+}
+
+/// The bytes of one write.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// They go when the call returns.
+    Lent(&'a [u8]),
+    /// They can be kept as they lie, which spares a copy, and costs as much memory.
+    Given(Bytes),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Given(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Lent(bytes)
+    }
 }
 
 /// The bytes of one read, in order, as they lie: parts of mapped blocks or of received messages.

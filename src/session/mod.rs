@@ -51,6 +51,7 @@ use nix::poll::PollTimeout;
 use nix::poll::poll;
 
 use self::buffer::Buffer;
+use self::buffer::Spares;
 use self::ffi::Refused;
 use self::ffi::Shared;
 use self::mounted::Mounted;
@@ -86,7 +87,7 @@ struct Live {
     /// Goes before `mounted`: it holds the device open.
     transport: Box<dyn Transport>,
     mounted: Mounted,
-    max_write: usize,
+    spares: Arc<Spares>,
 }
 
 /// Leaves no mount behind when it is dropped.
@@ -146,7 +147,8 @@ impl Session {
         let wished = passthrough::is_wished(options);
         let wishes = options.wishes(wished.is_ok());
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
-        let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(max_write)?)?;
+        let spares = Spares::new(max_write);
+        let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(&spares)?)?;
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
         passthrough::settle(wished, agreed, &device, vfs);
         let transport = transport::choose(&mut mounted, &device, options.clone_fd);
@@ -155,7 +157,7 @@ impl Session {
             max_idle: options.max_idle_threads,
             linger: options.linger,
         };
-        let live = Arc::new(Live { transport, mounted, max_write });
+        let live = Arc::new(Live { transport, mounted, spares });
         let (pool, libfuse_loop) = (Arc::default(), options.libfuse_loop);
         Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop })
     }
@@ -194,7 +196,7 @@ impl Session {
 
 impl Service for Live {
     fn join(&self) -> io::Result<(Box<dyn Port>, Buffer)> {
-        Ok((self.transport.port()?, Buffer::new(self.max_write)?))
+        Ok((self.transport.port()?, Buffer::new(&self.spares)?))
     }
 
     fn process(&self, request: &mut [u8], port: &dyn Port) {

@@ -180,8 +180,8 @@ impl Pool {
         current::set_idle_count(Arc::clone(&self.idle));
         let mut cancel = self.fresh_cancel(number);
         let outcome = loop {
-            let request = match port.receive(&mut buffer) {
-                Ok(Received::Request(len)) => buffer.request(len),
+            let (memory, request) = match port.receive(&mut buffer) {
+                Ok(Received::Request(len)) => (buffer.memory(), buffer.request(len)),
                 Ok(Received::Again) => continue,
                 Ok(Received::End) => break Ok(()),
                 Err(err) => break Err(err),
@@ -196,7 +196,9 @@ impl Pool {
             if cancel.is_cancelled() {
                 cancel = self.fresh_cancel(number);
             }
+            current::set_memory(Some(memory));
             self.service.process(request, &*port);
+            current::set_memory(None);
             current::end();
             let idle = self.idle.load(Ordering::Acquire);
             if idle > self.limits.max_idle && self.is_quiet() && self.try_leave(number) {
@@ -334,6 +336,7 @@ mod tests {
     use crossbeam_channel::Sender;
     use crossbeam_channel::unbounded;
 
+    use super::super::buffer::Spares;
     use super::*;
 
     /// A service whose requests come from a channel and wait until they are let go or cancelled.
@@ -353,7 +356,7 @@ mod tests {
     impl Port for FakePort {
         fn receive(&mut self, buffer: &mut Buffer) -> io::Result<Received> {
             let Ok(header) = self.requests.recv() else { return Ok(Received::End) };
-            buffer.room()[..size_of::<InHeader>()].copy_from_slice(header.as_bytes());
+            buffer.room()?[..size_of::<InHeader>()].copy_from_slice(header.as_bytes());
             Ok(Received::Request(size_of::<InHeader>()))
         }
 
@@ -365,7 +368,7 @@ mod tests {
     impl Service for Fake {
         fn join(&self) -> io::Result<(Box<dyn Port>, Buffer)> {
             let port = FakePort { requests: self.requests.clone(), device: Arc::clone(&self.device) };
-            Ok((Box::new(port), Buffer::new(0)?))
+            Ok((Box::new(port), Buffer::new(&Spares::new(0))?))
         }
 
         fn process(&self, request: &mut [u8], _port: &dyn Port) {

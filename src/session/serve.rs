@@ -9,9 +9,11 @@ use super::answer::Op;
 use super::answer::Subject;
 use super::answer::answer;
 use super::answer::forget;
+use super::current;
 use super::dirents::Dirents;
 use super::ffi::RawRequest;
 use crate::fs::Fault;
+use crate::fs::Payload;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
 use crate::fs::XattrMode;
@@ -141,7 +143,8 @@ pub(super) fn read(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usize) 
 
 pub(super) fn write(raw: RawRequest, ino: u64, fh: u64, offset: u64, data: &[u8]) {
     answer(raw, Op::Write, Subject::Inode(ino), |vfs, ctx| {
-        Ok(Answer::Written(vfs.write(ctx, Fh(fh), offset, data)?))
+        let piece = current::keep(data).map_or(Payload::Lent(data), Payload::Given);
+        Ok(Answer::Written(vfs.write(ctx, Fh(fh), offset, piece)?))
     });
 }
 
