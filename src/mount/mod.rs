@@ -11,6 +11,8 @@ mod failure;
 mod fuse_conf;
 mod launch;
 mod log_file;
+mod log_fold;
+mod log_level;
 mod logging;
 mod memory;
 mod pid_file;
@@ -33,6 +35,7 @@ pub use failure::Failure;
 pub use launch::Launch;
 pub use logging::LOG_FILE;
 pub use logging::OUT_FILE;
+pub use logging::set_level;
 pub use point::resolve;
 pub use process::Process;
 pub use registry::Record;
@@ -363,7 +366,7 @@ pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
     let terminal = matches!(launch, Launch::Terminal(_));
     let file = logging::open_log(&plan.logs)?;
     let reopen = file.reopen();
-    logging::start(file, terminal, plan.debug());
+    let _logging = logging::start(file, terminal, plan.debug());
     let outcome = serve_logged(&mut plan, &registry, launch, reopen);
     match &outcome {
         Ok(()) => log::info!("{} is unmounted", plan.point.display()),
@@ -439,6 +442,8 @@ fn serve_logged(
                 log::info!("Receive signal name HUP, the log is opened again");
                 return;
             }
+            Caught::Usr1 => return drop(set_level("root", "debug")),
+            Caught::Usr2 => return logging::reset_level(),
             Caught::Hup => "HUP, number 1",
             Caught::Int => "INT, number 2",
             Caught::Term => "TERM, number 15",
