@@ -487,8 +487,8 @@ fn log_state(vfs: &Vfs, data: Option<&DataCache>, cluster: Option<&AlluxioFs>) {
     if let Some(data) = data {
         log::info!("{}", data.report());
     }
-    let counted = metrics::snapshot().into_iter().filter(|sample| sample.value > 0);
-    let counted: Vec<String> = counted.map(|sample| sample.to_string()).collect();
+    let counted = metrics::named().into_iter().filter(|counted| counted.value > 0);
+    let counted: Vec<String> = counted.map(|counted| counted.to_string()).collect();
     log::info!("Counted: {}", counted.join(", "));
     if let Some(cluster) = cluster {
         log::info!("{}", cluster.memory());

@@ -82,11 +82,11 @@ use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClien
 use super::retry::Backoff;
 use super::settings::Settings;
 use super::times::Xattrs;
-use super::traffic::Counter;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::metrics::Counter;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;

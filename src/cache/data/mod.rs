@@ -125,15 +125,15 @@ impl DataCache {
         let (usage, counters) = (self.usage(), &self.shared.store.counters);
         let mut text = format!("data cache: {} pages, {} MiB", usage.pages, usage.bytes >> 20);
         for (name, value, unit) in [
-            ("read from it", counters.hit.get() >> 20, " MiB"),
-            ("not there", counters.missed.get() >> 20, " MiB"),
-            ("loaded", counters.loaded.get() >> 20, " MiB"),
-            ("written", counters.written.get() >> 20, " MiB"),
-            ("not kept", counters.refused.get(), " pages"),
-            ("failed", counters.failed.get(), " pages"),
-            ("evicted", counters.evicted.get(), " pages"),
-            ("expired", counters.expired.get(), " pages"),
-            ("damaged", counters.damaged.get(), " pages"),
+            ("read from it", counters.hit.value() >> 20, " MiB"),
+            ("not there", counters.missed.value() >> 20, " MiB"),
+            ("loaded", counters.loaded.value() >> 20, " MiB"),
+            ("written", counters.written.value() >> 20, " MiB"),
+            ("not kept", counters.refused.value(), " pages"),
+            ("failed", counters.failed.value(), " pages"),
+            ("evicted", counters.evicted.value(), " pages"),
+            ("expired", counters.expired.value(), " pages"),
+            ("damaged", counters.damaged.value(), " pages"),
         ] {
             let _ = write!(text, ", {name} {value}{unit}");
         }
