@@ -508,6 +508,8 @@ impl Blocks {
         let mut client = BlockWorkerClient::new(server.channel()).max_decoding_message_size(
             usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
         );
+        let _call = server.calls(Rpc::ReadBlock);
+        sink.comes_from(server.shared_name());
         self.shared.data.traffic.streams.add(1);
         self.shared.data.traffic.worker_calls.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
@@ -603,6 +605,7 @@ async fn cache(server: &Server, request: CacheRequest) -> Result<(), Failure> {
     let id = server.ready().await?;
     let block = request.block_id();
     server.sends(Rpc::Cache, &request);
+    let _call = server.calls(Rpc::Cache);
     let result = BlockWorkerClient::new(server.channel()).cache(id.sign(request)).await;
     result.map(drop).map_err(|status| failure(Rpc::Cache, &block, server.name(), &status))
 }

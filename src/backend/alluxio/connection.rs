@@ -50,6 +50,7 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::waiting;
 
 /// The metadata that carries the channel id.
 const CHANNEL_ID: &str = "channel-id";
@@ -81,7 +82,7 @@ pub(super) enum Use {
 
 /// A server, connected when it is first needed and again whenever the connection breaks.
 pub(super) struct Server {
-    name: String,
+    name: Arc<str>,
     channel: Channel,
     /// The user to authenticate as; none if servers want no authentication.
     user: Option<String>,
@@ -134,7 +135,7 @@ impl Server {
             Authentication::NoSasl => None,
         };
         Ok(Self {
-            name,
+            name: name.into(),
             channel,
             user,
             auth_timeout: options.auth_timeout,
@@ -146,6 +147,16 @@ impl Server {
     /// `host:port`, or the path of the domain socket.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A call of `rpc` is under way as long as the result lives.
+    pub(super) fn calls(&self, rpc: Rpc) -> waiting::Call {
+        waiting::call(&self.name, rpc.name())
+    }
+
+    /// The name, to be kept.
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 
     /// The connection, shared by all who ask.
@@ -180,6 +191,7 @@ impl Server {
     }
 
     async fn authenticate(&self, user: &str) -> Result<ChannelId, Failure> {
+        let _call = self.calls(Rpc::Authenticate);
         let id = Uuid::new_v4().to_string();
         let slot = Arc::downgrade(&self.session);
         let session = match timeout(self.auth_timeout, open_session(self.channel(), id, user, slot)).await {

@@ -44,6 +44,39 @@ pub(super) enum Rpc {
     Cache,
 }
 
+impl Rpc {
+    /// As it is called in what people read.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Authenticate => "Authenticate",
+            Self::GetServiceVersion => "GetServiceVersion",
+            Self::GetConfiguration => "GetConfiguration",
+            Self::GetConfigHash => "GetConfigHash",
+            Self::GetMasterInfo => "GetMasterInfo",
+            Self::CheckAccess => "CheckAccess",
+            Self::CompleteFile => "CompleteFile",
+            Self::CreateDirectory => "CreateDirectory",
+            Self::CreateFile => "CreateFile",
+            Self::GetFilePath => "GetFilePath",
+            Self::GetNewBlockIdForFile => "GetNewBlockIdForFile",
+            Self::GetStatus => "GetStatus",
+            Self::ListStatus => "ListStatus",
+            Self::Remove => "Remove",
+            Self::Rename => "Rename",
+            Self::SetAttribute => "SetAttribute",
+            Self::SetXattr => "SetXattr",
+            Self::GetBlockInfo => "GetBlockInfo",
+            Self::GetBlockMasterInfo => "GetBlockMasterInfo",
+            Self::GetWorkerInfoList => "GetWorkerInfoList",
+            Self::ReadBlock => "ReadBlock",
+            Self::WriteBlock => "WriteBlock",
+            Self::OpenLocalBlock => "OpenLocalBlock",
+            Self::CreateLocalBlock => "CreateLocalBlock",
+            Self::Cache => "Cache",
+        }
+    }
+}
+
 /// What a caller can do about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {

@@ -21,6 +21,10 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::waiting;
+
+/// What a reader of a range waits for: the bytes that the call of this name brings.
+const WAIT: &str = "ReadBlock";
 
 /// One range being fetched, or fetched already.
 pub(super) struct Fetch {
@@ -49,12 +53,14 @@ struct State {
     /// End of what has arrived.
     end: u64,
     failure: Option<FsError>,
+    /// Who was asked for it last.
+    server: Option<Arc<str>>,
 }
 
 impl Fetch {
     /// A fetch of what was ordered, and the place for its bytes. It does nothing by itself.
     pub(super) fn new(order: Order) -> Self {
-        let state = State { parts: Vec::new(), end: order.range.start, failure: None };
+        let state = State { parts: Vec::new(), end: order.range.start, failure: None, server: None };
         Self {
             range: order.range,
             sequential: order.sequential,
@@ -102,6 +108,8 @@ impl Fetch {
             if let Some(slices) = self.ready(range)? {
                 return Ok(slices);
             }
+            let server = self.arrived.state.lock().server.clone();
+            let _wait = waiting::wait(&server.unwrap_or_default(), WAIT);
             changed.await;
         }
     }
@@ -137,6 +145,12 @@ impl State {
 }
 
 impl Sink {
+    /// The worker `server` was asked for what is missing.
+    pub(super) fn comes_from(&self, server: Arc<str>) {
+        self.arrived.state.lock().server = Some(server);
+        self.arrived.changed.notify_waiters();
+    }
+
     /// Where the next byte belongs.
     pub(super) fn offset(&self) -> u64 {
         self.arrived.state.lock().end

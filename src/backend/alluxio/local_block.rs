@@ -138,6 +138,7 @@ async fn lease(
     let (requests, receiver) = mpsc::channel(1);
     let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
     server.sends(Rpc::OpenLocalBlock, &request);
+    let _call = server.calls(Rpc::OpenLocalBlock);
     requests.try_send(request).expect("the queue is empty and its receiver is here");
     let mut client = BlockWorkerClient::new(server.channel());
     let call = async {

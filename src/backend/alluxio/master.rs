@@ -87,6 +87,7 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::metrics::Counter;
+use crate::waiting;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
@@ -621,7 +622,10 @@ impl Master {
                 }
                 Class::Connection => {}
             }
-            if !backoff.wait().await {
+            let pause = waiting::wait(&Arc::default(), "a pause before the next attempt");
+            let goes_on = backoff.wait().await;
+            drop(pause);
+            if !goes_on {
                 let (attempts, time) = (backoff.attempts(), backoff.elapsed().as_secs_f32());
                 return Err(failure
                     .error
@@ -654,6 +658,7 @@ impl Master {
             }
         };
         server.sends(rpc, &message);
+        let _call = server.calls(rpc);
         let begun = Instant::now();
         let result = within(self.options.rpc_timeout, send(server.channel(), id.sign(message))).await;
         self.note_time(rpc, subject, server.name(), begun.elapsed(), result.as_ref().err());
