@@ -53,9 +53,9 @@ operations! {
     Lookup: "lookup" = "Getattr",
     /// stat(2) of what is known.
     Getattr: "getattr" = "Getattr",
-    /// A request for new attributes that has a mode, and no size.
+    /// A request for new attributes that has a mode, and neither size nor owner.
     Chmod: "chmod" = "Chmod",
-    /// One that has an owner or a group, and neither size nor mode.
+    /// One that has an owner or a group, and no size.
     Chown: "chown" = "Chown",
     /// One that has a size.
     Truncate: "truncate" = "Truncate",

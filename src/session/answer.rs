@@ -40,6 +40,7 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
+use crate::metrics;
 use crate::vfs::Entry;
 use crate::vfs::Fh;
 use crate::vfs::Ino;
@@ -47,34 +48,7 @@ use crate::vfs::Opened;
 use crate::vfs::Vfs;
 
 /// What the kernel asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    Lookup,
-    Getattr,
-    Setattr,
-    Mknod,
-    Mkdir,
-    Unlink,
-    Rmdir,
-    Rename,
-    Create,
-    Open,
-    Read,
-    Write,
-    Flush,
-    Fsync,
-    Release,
-    Opendir,
-    Readdir,
-    Readdirplus,
-    Releasedir,
-    Statfs,
-    Access,
-    Setxattr,
-    Getxattr,
-    Listxattr,
-    Removexattr,
-}
+pub(super) use crate::metrics::Operation as Op;
 
 /// What it is about, for the log.
 #[derive(Clone, Copy)]
@@ -125,20 +99,24 @@ where
 {
     // A panic has been logged by the hook, and the request answered by its guard.
     let _ = wall(move || {
-        let request = Request::begin(raw);
+        let request = Request::begin(raw, op);
         let caller = request.caller;
-        let begun = Instant::now();
         if log_enabled!(Level::Debug) {
             debug!("Enter: Fuse.{op:?}(path={})", subject.text(&request.shared.vfs));
         }
         let outcome =
             work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
-        note_time(&request, op, subject, &outcome, begun.elapsed());
+        let time = request.begun.elapsed();
+        // Before the reply: whoever looks at the figures after it finds himself in them.
+        count(op, &outcome, time);
+        note_time(&request, op, subject, &outcome, time);
         match outcome {
             Ok(answer) => request.succeed(op, subject, answer),
             Err(err) => {
                 log_failure(&request, op, subject, &err);
-                if let (Op::Setattr, Subject::Inode(ino)) = (op, subject) {
+                if let (Op::Chmod | Op::Chown | Op::Truncate | Op::Utimens, Subject::Inode(ino)) =
+                    (op, subject)
+                {
                     notify::attributes_changed(ino);
                 }
                 request.fail(errno(err.fault()));
@@ -170,17 +148,19 @@ struct Request {
     raw: Option<RawRequest>,
     shared: Arc<Shared>,
     caller: Caller,
+    op: Op,
+    begun: Instant,
     /// Set by libfuse as long as `raw` is here, so it is kept longer than that.
     interrupt: Arc<Interrupt>,
 }
 
 impl Request {
-    fn begin(raw: RawRequest) -> Self {
+    fn begin(raw: RawRequest, op: Op) -> Self {
         let (shared, caller, interrupt) = (raw.shared(), raw.caller(), current::interrupt());
         interrupt.begin(caller.pid);
         // SAFETY: the request keeps the `Arc`, and ignores interrupts before it lets go of it.
         unsafe { raw.heed_interrupts(&interrupt) };
-        Self { raw: Some(raw), shared, caller, interrupt }
+        Self { raw: Some(raw), shared, caller, op, begun: Instant::now(), interrupt }
     }
 
     fn succeed(mut self, op: Op, subject: Subject<'_>, answer: Answer) {
@@ -223,6 +203,8 @@ impl Drop for Request {
     fn drop(&mut self) {
         if let Some(raw) = self.raw.take() {
             self.deafen(&raw);
+            metrics::PANICS.count();
+            metrics::record(self.op, self.begun.elapsed(), libc::EIO);
             let _ = raw.reply_errno(libc::EIO);
         }
     }
@@ -298,6 +280,25 @@ fn release(vfs: &Vfs, fh: Fh) {
     }
 }
 
+/// Counts the request, and the bytes that it is answered with or has brought.
+fn count(op: Op, outcome: &crate::fs::Result<Answer>, time: Duration) {
+    let code = match outcome {
+        Ok(Answer::Data(slices)) => {
+            metrics::read(slices.len(), slices.sources());
+            0
+        }
+        Ok(Answer::Written(len)) => {
+            metrics::BYTES_WRITTEN.add(*len as u64);
+            0
+        }
+        Ok(Answer::Absent(_)) => libc::ENOENT,
+        Ok(Answer::Xattr { data, room }) if *room > 0 && data.len() > *room => libc::ERANGE,
+        Ok(_) => 0,
+        Err(err) => errno(err.fault()),
+    };
+    metrics::record(op, time, code);
+}
+
 /// The lines of Alluxio's client for an operation that took long, and, if asked for, for each.
 fn note_time(
     request: &Request,
@@ -360,39 +361,6 @@ fn failure_level(op: Op, fault: Fault) -> Level {
         // The kernel asks for `security.capability` at each write, and `ls -l` for access control lists.
         (Op::Setxattr | Op::Getxattr | Op::Listxattr | Op::Removexattr, Fault::NotSupported) => Level::Debug,
         _ => level(fault),
-    }
-}
-
-impl Op {
-    /// As the kernel calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lookup => "lookup",
-            Self::Getattr => "getattr",
-            Self::Setattr => "setattr",
-            Self::Mknod => "mknod",
-            Self::Mkdir => "mkdir",
-            Self::Unlink => "unlink",
-            Self::Rmdir => "rmdir",
-            Self::Rename => "rename",
-            Self::Create => "create",
-            Self::Open => "open",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Fsync => "fsync",
-            Self::Release => "release",
-            Self::Opendir => "opendir",
-            Self::Readdir => "readdir",
-            Self::Readdirplus => "readdirplus",
-            Self::Releasedir => "releasedir",
-            Self::Statfs => "statfs",
-            Self::Access => "access",
-            Self::Setxattr => "setxattr",
-            Self::Getxattr => "getxattr",
-            Self::Listxattr => "listxattr",
-            Self::Removexattr => "removexattr",
-        }
     }
 }
 

@@ -60,7 +60,14 @@ pub(super) fn getattr(raw: RawRequest, ino: u64, fh: Option<u64>) {
 
 pub(super) fn setattr(raw: RawRequest, ino: u64, stat: &libc::stat, to_set: c_int, fh: Option<u64>) {
     let (change, size) = changes(stat, to_set);
-    answer(raw, Op::Setattr, Subject::Inode(ino), |vfs, ctx| {
+    // The kernel asks for one of these at a time, with what goes along: a new size has times, and drops bits of the mode.
+    let op = match (size, change.mode, change.uid.or(change.gid)) {
+        (Some(_), ..) => Op::Truncate,
+        (None, Some(_), None) => Op::Chmod,
+        (None, _, Some(_)) => Op::Chown,
+        (None, None, None) => Op::Utimens,
+    };
+    answer(raw, op, Subject::Inode(ino), |vfs, ctx| {
         let (attr, ttl) = vfs.setattr(ctx, Ino(ino), fh.map(Fh), &change, size)?;
         Ok(Answer::Attr(Box::new(attr), ttl))
     });

@@ -14,6 +14,7 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -50,6 +51,8 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::metrics;
+use crate::metrics::Calls;
 use crate::waiting;
 
 /// The metadata that carries the channel id.
@@ -90,6 +93,7 @@ pub(super) struct Server {
     /// The live authentication. Cleared by the task that keeps its stream, and by `refresh`.
     session: Arc<ArcSwapOption<Session>>,
     authenticating: Flight,
+    calls: Arc<Calls>,
 }
 
 /// One authentication: its id is valid as long as this is.
@@ -135,6 +139,7 @@ impl Server {
             Authentication::NoSasl => None,
         };
         Ok(Self {
+            calls: metrics::server(&name, Rpc::NAMES),
             name: name.into(),
             channel,
             user,
@@ -169,6 +174,11 @@ impl Server {
         log::debug!("{} is sent {rpc:?} {message:?}", self.name);
     }
 
+    /// Counts a call of `rpc` that began at `begun` and ends now.
+    pub(super) fn took(&self, rpc: Rpc, begun: Instant, failed: bool) {
+        self.calls.record(rpc.place(), begun.elapsed(), failed);
+    }
+
     /// The channel id to sign requests with. Authenticates if that has not been done since the last break.
     pub(super) async fn ready(&self) -> Result<ChannelId, Failure> {
         let Some(user) = &self.user else {
@@ -194,7 +204,10 @@ impl Server {
         let _call = self.calls(Rpc::Authenticate);
         let id = Uuid::new_v4().to_string();
         let slot = Arc::downgrade(&self.session);
-        let session = match timeout(self.auth_timeout, open_session(self.channel(), id, user, slot)).await {
+        let begun = Instant::now();
+        let opened = timeout(self.auth_timeout, open_session(self.channel(), id, user, slot)).await;
+        self.took(Rpc::Authenticate, begun, !matches!(opened, Ok(Ok(_))));
+        let session = match opened {
             Ok(opened) => opened.map_err(|status| self.refusal(user, &status))?,
             Err(_) => {
                 let detail =
@@ -336,6 +349,11 @@ impl Connections {
         let pool = self.pool(target)?;
         let turn = pool.next.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::clone(&pool.servers[turn % pool.servers.len()]))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.pools.lock().len() * self.each
     }
 
     fn pool(&self, target: Target) -> Result<Arc<Pool>> {

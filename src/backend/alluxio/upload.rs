@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -87,12 +88,14 @@ where
         let name = server.shared_name();
         let server = Arc::clone(server);
         // In a task of its own: the headers of the answer come with the first answer, which may be the last.
+        let begun = Instant::now();
         let call = shared.bridge.spawn(async move {
             let call = drive(server.channel(), &id, subject.rpc, requests, &sender);
             let status = tokio::select! {
                 result = call => result,
                 () = given_up(lost) => Err(Status::cancelled("given up")),
             };
+            server.took(subject.rpc, begun, status.is_err());
             status.map_err(|status| {
                 let failure = failure(subject.rpc, &subject.block_id, server.name(), &status);
                 if failure.class == Class::Unauthenticated {

@@ -38,6 +38,7 @@ use crate::fs::FsPath;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics::Source;
 use crate::waiting;
 
 /// How often a read begins anew because a fetch failed that others had started before it came. What one handle's fetch
@@ -298,7 +299,8 @@ impl Version {
             }
             let result = match ready(&plan) {
                 Ok(None) => self.shared.bridge.run(ctx, None, arrival(&plan)),
-                Ok(Some(slices)) => Ok(slices),
+                // Nobody had to be asked for it.
+                Ok(Some(slices)) => Ok(slices.from_source(Source::Memory)),
                 Err(error) => Err(error),
             };
             match result {

@@ -46,6 +46,7 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Timestamp;
+use crate::metrics;
 use crate::waiting;
 
 /// How long a caller's interrupt is not heeded. A signal that does not end a process (a timer, a runtime that
@@ -501,8 +502,13 @@ impl Job {
     }
 
     async fn commit(&mut self) -> Result<()> {
+        let begun = Instant::now();
         let ufs = match self.ufs.take() {
-            Some(ufs) => Some(UfsEnd { length: self.length, content_hash: ufs.commit().await? }),
+            Some(ufs) => {
+                let content_hash = ufs.commit().await?;
+                metrics::CLOSE_UFS_OUT_STREAM.record(begun.elapsed());
+                Some(UfsEnd { length: self.length, content_hash })
+            }
             None => None,
         };
         if let Some(blocks) = self.blocks.take()
@@ -524,6 +530,7 @@ impl Job {
         if through && let Err(err) = self.tell_ufs().await {
             log::warn!("{} has another owner or mode in the under file system: {err}", self.file.path());
         }
+        metrics::CLOSE_ALLUXIO_OUT_STREAM.record(begun.elapsed());
         Ok(())
     }
 
