@@ -158,8 +158,8 @@ impl Link {
 impl Calls {
     fn add(&mut self, wait: Wait, time: Duration) {
         let is_same = |known: &Wait| known.what == wait.what && known.server == wait.server;
-        match self.ended.iter_mut().find(|(known, _)| is_same(known)) {
-            Some((_, sum)) => *sum += time,
+        match self.ended.iter().position(|(known, _)| is_same(known)) {
+            Some(at) => self.ended[at].1 += time,
             None if self.ended.len() < ENDED_MAX => self.ended.push((wait, time)),
             None => {}
         }

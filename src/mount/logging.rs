@@ -236,6 +236,12 @@ fn shown(now: SystemTime, pid: u32, line: &Line) -> String {
     format!("{} {:<5} {name}[{pid}] - {}\n", timestamp(now), line.level, line.text)
 }
 
+/// `12:07:52.489` where this machine is, of milliseconds since 1970.
+pub fn time_of_day(ms: u64) -> String {
+    let time = local_time(ms / 1000);
+    format!("{:02}:{:02}:{:02}.{:03}", time.tm_hour, time.tm_min, time.tm_sec, ms % 1000)
+}
+
 fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = local_time(since.as_secs());
