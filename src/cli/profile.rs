@@ -30,7 +30,12 @@ fn profile(args: &ProfileArgs) -> Result<(), Failure> {
         .map_err(fail)?;
     let ask = Ask::Profile { seconds: args.duration, off_cpu: args.off_cpu };
     complain(format_args!("Looking for {} seconds", args.duration));
-    match look::answer(args.point.as_deref(), &ask, Duration::from_secs(args.duration + 60))? {
+    let answer = look::answer(args.point.as_deref(), &ask, Duration::from_secs(args.duration + 60));
+    if answer.is_err() {
+        // Nobody wants an empty picture.
+        drop(std::fs::remove_file(&args.file));
+    }
+    match answer? {
         Answer::Profile { svg, samples } => {
             file.write_all(svg.as_bytes()).map_err(fail)?;
             out(format_args!("{samples} samples are in {}", args.file.display()));

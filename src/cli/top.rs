@@ -188,7 +188,7 @@ fn row_of(row: &Row, seconds: f64) -> String {
         row.failed,
         look::bytes(per_second(row.bytes) as u64),
         micros(row.mean_us),
-        micros(row.p99_us),
+        row.p99_us.map(micros).unwrap_or_default(),
         micros(row.max_us),
         look::plain(&row.name)
     )

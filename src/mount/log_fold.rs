@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn what_differs_in_more_than_paths_and_numbers_is_written() {
         let (mut fold, now) = (Fold::default(), Instant::now());
-        (0..9).for_each(|number| drop(fold.admits(now, &failure(number))));
+        (0..9).for_each(|number| _ = fold.admits(now, &failure(number)));
         for text in
             ["Failed to write /a: no answer from h:1", "Failed to read /a: permission denied", "other"]
         {
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn nothing_that_was_held_back_is_lost_at_the_end() {
         let (mut fold, now) = (Fold::default(), Instant::now());
-        (0..6).for_each(|number| drop(fold.admits(now, &failure(number))));
+        (0..6).for_each(|number| _ = fold.admits(now, &failure(number)));
         let rest = fold.rest();
         assert_eq!(rest.len(), 1);
         assert!(rest[0].text.ends_with("(repeated once in 10 s)"), "{rest:?}");

@@ -509,6 +509,7 @@ impl Blocks {
     async fn stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
         let limit = self.shared.options.data_read_timeout;
         let (block, length) = (request.block_id(), request.length());
+        sink.comes_from(server.shared_name());
         let id = server.ready().await?;
         let failed = |status: &tonic::Status| failure(Rpc::ReadBlock, &block, server.name(), status);
         // The server takes the end of the requests for a cancellation, so the sender outlives the last byte.
@@ -519,7 +520,6 @@ impl Blocks {
             usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
         );
         let _call = server.calls(Rpc::ReadBlock);
-        sink.comes_from(server.shared_name());
         self.shared.data.traffic.streams.add(1);
         self.shared.data.traffic.worker_calls.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));

@@ -13,7 +13,8 @@ use pprof::flamegraph::Options;
 /// Samples in a second of processor time. No round number, so that nothing regular hides between them.
 const FREQUENCY: i32 = 499;
 
-/// Where no sample is taken: inside these libraries a signal may find locks held that unwinding takes.
+/// Where no sample is taken: inside these libraries a signal may find locks held that unwinding takes, such as that of
+/// the memory allocator. So what the system does on behalf of this process is not in the picture.
 const BLOCKLIST: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
 
 /// How often it is looked whether anybody still waits for it.

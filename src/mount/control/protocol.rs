@@ -285,8 +285,8 @@ pub struct Row {
     pub bytes: u64,
     /// Average time in microseconds.
     pub mean_us: u64,
-    /// 99 of 100 took at most so many microseconds.
-    pub p99_us: u64,
+    /// 99 of 100 took at most so many microseconds; told of operations only.
+    pub p99_us: Option<u64>,
     /// The longest, in microseconds.
     pub max_us: u64,
 }

@@ -26,7 +26,7 @@ use crate::session::Topic;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Files, and processes, that are told apart in one interval; others are not counted by file or process.
-const KEYS_MAX: usize = 10_000;
+const KEYS_MAX: usize = 2_000;
 
 /// Rows of files, and of processes.
 const ROWS: usize = 10;
@@ -72,9 +72,9 @@ fn page(line: &Line, inspected: &Inspected, listener: &Listener, interval: Durat
         mount: inspected.point.display().to_string(),
         pid: std::process::id(),
         seconds: begun.elapsed().as_secs_f64(),
-        ops: rows(seen.ops, usize::MAX, |row| row.count * row.mean_us, |op| op.name().to_owned()),
-        files: rows(seen.files, ROWS, |row| row.count, |topic| inspected.activity.path(topic)),
-        callers: rows(seen.callers, ROWS, |row| row.count, |caller| caller.text()),
+        ops: by_time(&seen.ops),
+        files: by_count(&seen.files, |topic| inspected.activity.path(topic)),
+        callers: by_count(&seen.callers, |caller| caller.text(&seen.programs)),
         sources: sources.filter(|(_, bytes)| *bytes > 0).collect(),
         dropped: listener.take_dropped(),
         busy: threads.busy.len(),
@@ -89,9 +89,11 @@ fn page(line: &Line, inspected: &Inspected, listener: &Listener, interval: Durat
 /// What was heard in one interval.
 #[derive(Default)]
 struct Seen {
-    ops: HashMap<Operation, Sum>,
+    ops: HashMap<Operation, (Sum, Histogram)>,
     files: HashMap<Topic, Sum>,
     callers: HashMap<Caller, Sum>,
+    /// What threads run, looked for when they are first seen: most are gone soon.
+    programs: HashMap<u32, String>,
 }
 
 /// Who asks.
@@ -103,21 +105,26 @@ struct Caller {
 
 #[derive(Default)]
 struct Sum {
+    count: u64,
     failed: u64,
     bytes: u64,
-    times: Histogram,
+    time: Duration,
+    longest: Duration,
 }
 
 impl Seen {
     fn add(&mut self, event: &Event) {
         let asked = &event.request;
         let caller = Caller { pid: asked.pid, uid: asked.uid };
-        self.ops.entry(asked.operation).or_default().add(event);
+        let (sum, times) = self.ops.entry(asked.operation).or_default();
+        sum.add(event);
+        times.record(event.time);
         if let Some(sum) = entry(&mut self.files, asked.topic.clone()) {
             sum.add(event);
         }
         if let Some(sum) = entry(&mut self.callers, caller) {
             sum.add(event);
+            self.programs.entry(caller.pid).or_insert_with(|| program(caller.pid));
         }
     }
 }
@@ -132,46 +139,67 @@ fn entry<K: Eq + Hash>(sums: &mut HashMap<K, Sum>, key: K) -> Option<&mut Sum> {
 
 impl Sum {
     fn add(&mut self, event: &Event) {
+        self.count += 1;
         self.failed += u64::from(event.code < 0);
         self.bytes += u64::try_from(event.code).unwrap_or(0);
-        self.times.record(event.time);
+        self.time += event.time;
+        self.longest = self.longest.max(event.time);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+        self.time += other.time;
+        self.longest = self.longest.max(other.longest);
     }
 
     fn row(&self, name: String) -> Row {
-        let times = self.times.read();
-        let micros = |nanos: f64| (nanos / 1000.0) as u64;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Row {
             name,
-            count: times.count,
+            count: self.count,
             failed: self.failed,
             bytes: self.bytes,
-            mean_us: micros(times.mean_ns()),
-            p99_us: micros(times.quantile_ns(0.99)),
-            max_us: micros(times.max_ns as f64),
+            mean_us: micros(self.time) / self.count.max(1),
+            p99_us: None,
+            max_us: micros(self.longest),
         }
     }
 }
 
 impl Caller {
-    fn text(self) -> String {
-        match program(self.pid).as_str() {
-            "" => format!("pid {}, uid {}", self.pid, self.uid),
-            program => format!("{program}, pid {}, uid {}", self.pid, self.uid),
+    fn text(self, programs: &HashMap<u32, String>) -> String {
+        let Self { pid, uid } = self;
+        match programs.get(&pid).map_or("", String::as_str) {
+            "" if pid == 0 => "the kernel, or another pid namespace".to_owned(),
+            "" => format!("pid {pid}, uid {uid}"),
+            program => format!("{program}, pid {pid}, uid {uid}"),
         }
     }
 }
 
-/// The first `most` rows by `weight`. Names are found out for those only.
-fn rows<K>(
-    sums: HashMap<K, Sum>,
-    most: usize,
-    weight: impl Fn(&Row) -> u64,
-    name: impl Fn(&K) -> String,
-) -> Vec<Row> {
-    let mut rows: Vec<(K, Row)> = sums.into_iter().map(|(key, sum)| (key, sum.row(String::new()))).collect();
-    rows.sort_by_key(|(_, row)| std::cmp::Reverse(weight(row)));
-    rows.truncate(most);
-    rows.into_iter().map(|(key, row)| Row { name: name(&key), ..row }).collect()
+/// The operations, those that took most time first.
+fn by_time(ops: &HashMap<Operation, (Sum, Histogram)>) -> Vec<Row> {
+    let mut ops: Vec<_> = ops.iter().collect();
+    ops.sort_by_key(|(_, (sum, _))| std::cmp::Reverse(sum.time));
+    let row = |(op, (sum, times)): (&Operation, &(Sum, Histogram))| Row {
+        p99_us: Some((times.read().quantile_ns(0.99) / 1000.0) as u64),
+        ..sum.row(op.name().to_owned())
+    };
+    ops.into_iter().map(row).collect()
+}
+
+/// The first rows by number. What has the same name is the same.
+fn by_count<K>(sums: &HashMap<K, Sum>, name: impl Fn(&K) -> String) -> Vec<Row> {
+    let mut named: HashMap<String, Sum> = HashMap::new();
+    for (key, sum) in sums {
+        named.entry(name(key)).or_default().merge(sum);
+    }
+    let mut rows: Vec<Row> = named.into_iter().map(|(name, sum)| sum.row(name)).collect();
+    rows.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.name.cmp(&other.name)));
+    rows.truncate(ROWS);
+    rows
 }
 
 fn read_by_source() -> BTreeMap<String, u64> {
