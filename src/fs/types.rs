@@ -9,6 +9,9 @@ use std::ops::Deref;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::metrics::Source;
+use crate::metrics::Sources;
+
 /// What an entry is. Alluxio has no links, devices or pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -192,6 +195,7 @@ impl<'a> From<&'a [u8]> for Payload<'a> {
 pub struct Slices {
     parts: SmallVec<[Bytes; 4]>,
     len: usize,
+    sources: Sources,
 }
 
 impl Slices {
@@ -208,10 +212,28 @@ impl Slices {
         }
     }
 
+    /// Adds `part`, which comes from `source`, at the end.
+    pub fn push_from(&mut self, part: Bytes, source: Source) {
+        self.sources.add(Sources::only(source, part.len()));
+        self.push(part);
+    }
+
     /// Adds all parts of `other` at the end.
     pub fn append(&mut self, other: Self) {
         self.len += other.len;
         self.parts.extend(other.parts);
+        self.sources.add(other.sources);
+    }
+
+    /// The same bytes, all of them from `source`, whatever was said before.
+    #[must_use]
+    pub fn from_source(self, source: Source) -> Self {
+        Self { sources: Sources::only(source, self.len), ..self }
+    }
+
+    /// Where the bytes come from, as far as somebody has said so.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Number of bytes.

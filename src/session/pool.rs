@@ -186,10 +186,12 @@ impl Pool {
                 Ok(Received::End) => break Ok(()),
                 Err(err) => break Err(err),
             };
-            if is_forget(request) {
+            let header = InHeader::read_from(request);
+            if header.is_some_and(|header| is_forget(&header)) {
                 self.service.process(request, &*port);
                 continue;
             }
+            current::set_unique(header.map_or(0, |header| header.unique));
             if current::begin() == 0 {
                 self.shortage();
             }
@@ -294,13 +296,12 @@ fn join(handle: JoinHandle<()>) {
 }
 
 /// Whether a request only lowers lookup counts.
-fn is_forget(request: &[u8]) -> bool {
-    InHeader::read_from(request)
-        .is_some_and(|header| matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET))
+fn is_forget(header: &InHeader) -> bool {
+    matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET)
 }
 
 /// Signals are for the thread that waits for them: as long as this lives, threads start with all blocked but
-/// those that mean a fault of the thread itself.
+/// those that mean a fault of the thread itself, and the one by which a profile is made.
 struct BlockedSignals {
     before: SigSet,
 }
@@ -308,9 +309,15 @@ struct BlockedSignals {
 impl BlockedSignals {
     fn new() -> io::Result<Self> {
         let mut signals = SigSet::all();
-        for fault in
-            [Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSEGV, Signal::SIGSYS, Signal::SIGTRAP]
-        {
+        for fault in [
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGSEGV,
+            Signal::SIGSYS,
+            Signal::SIGTRAP,
+            Signal::SIGPROF,
+        ] {
             signals.remove(fault);
         }
         let before = SigSet::thread_get_mask()?;
@@ -372,11 +379,12 @@ mod tests {
         }
 
         fn process(&self, request: &mut [u8], _port: &dyn Port) {
-            if is_forget(request) {
+            let header = InHeader::read_from(request).unwrap();
+            if is_forget(&header) {
                 self.started.send(Arc::default()).unwrap();
                 return;
             }
-            if InHeader::read_from(request).unwrap().opcode == REPLIED {
+            if header.opcode == REPLIED {
                 current::end();
             }
             let cancel = current::interrupt();

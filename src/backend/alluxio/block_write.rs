@@ -37,6 +37,7 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::metrics;
 
 /// Bytes kept to be sent again. All of a small file, the beginning of a large one.
 const KEPT_MAX: u64 = 4 << 20;
@@ -202,10 +203,21 @@ impl Writing {
     async fn try_write(&mut self, data: Bytes) -> Result<(), Failure> {
         match &mut self.stream {
             Some(stream) => {
-                let offset = self.written;
-                stream.write(&self.shared, offset, data).await
+                let (offset, length) = (self.written, data.len() as u64);
+                stream.write(&self.shared, offset, data).await?;
+                self.count(length);
+                Ok(())
             }
             None => self.open().await,
+        }
+    }
+
+    /// Counts `bytes` that the stream has taken.
+    fn count(&self, bytes: u64) {
+        match (&self.stream, &self.target) {
+            (Some(Stream::Local(_)), _) => metrics::BYTES_WRITTEN_LOCAL.add(bytes),
+            (Some(Stream::Remote(_)), Target::UfsFile(_)) => metrics::BYTES_WRITTEN_UFS.add(bytes),
+            (Some(Stream::Remote(_)) | None, _) => {}
         }
     }
 
@@ -296,6 +308,7 @@ impl Writing {
             offset += length;
         }
         self.stream = Some(stream);
+        self.count(offset);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -29,6 +30,7 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::metrics;
 
 /// Blocks that are being committed at a time.
 const COMMITS_MAX: usize = 8;
@@ -237,8 +239,13 @@ impl Job {
     }
 
     async fn commit(&mut self) -> Result<()> {
+        let begun = Instant::now();
         let ufs = match self.ufs.take() {
-            Some(ufs) => Some(UfsEnd { length: self.length, content_hash: ufs.commit().await? }),
+            Some(ufs) => {
+                let content_hash = ufs.commit().await?;
+                metrics::CLOSE_UFS_OUT_STREAM.record(begun.elapsed());
+                Some(UfsEnd { length: self.length, content_hash })
+            }
             None => None,
         };
         if let Some(blocks) = self.blocks.take()
@@ -260,6 +267,7 @@ impl Job {
         if through && let Err(err) = self.tell_ufs().await {
             log::warn!("{} has another owner or mode in the under file system: {err}", self.file.path());
         }
+        metrics::CLOSE_ALLUXIO_OUT_STREAM.record(begun.elapsed());
         Ok(())
     }
 

@@ -39,6 +39,7 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Timestamp;
+use crate::waiting;
 
 /// How long a caller's interrupt is not heeded. A signal that does not end a process (a timer, a runtime that
 /// preempts its threads) must not fail a write that is about to succeed; one that does may wait this long.
@@ -252,6 +253,7 @@ impl Writer {
 /// Waits like the bridge, but hears an interrupt only after a while. The job bounds its own steps, and may be going to
 /// another worker meanwhile.
 fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) -> Result<T> {
+    let _wait = waiting::wait(&Arc::default(), "data of the file on its way to a worker");
     let mut future = pin!(future);
     let patience = Instant::now() + PATIENCE;
     match shared.bridge.run(&Ctx::daemon(), Some(patience), async { Ok(future.as_mut().await) }) {
