@@ -18,6 +18,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::spans;
+use crate::spans::CallSpan;
+
 /// Something that is waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -73,6 +76,7 @@ pub struct Call {
     /// Whether it is in the list of all.
     listed: bool,
     link: Option<Link>,
+    _span: CallSpan,
 }
 
 impl Waiting {
@@ -139,7 +143,7 @@ fn note(server: &Arc<str>, what: &'static str, listed: bool) -> Call {
     if listed {
         ALL.lock().get_or_insert_default().insert(number, wait);
     }
-    Call { number, listed, link }
+    Call { number, listed, link, _span: spans::call(what, server) }
 }
 
 /// All calls that are under way, the longest first.

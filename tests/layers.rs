@@ -9,16 +9,17 @@ use std::path::Path;
 
 /// Every layer, and the layers that it may name. Nothing else may be below `src`.
 const LAYERS: [(&str, &[&str]); 10] = [
-    ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting"]),
-    ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting"]),
-    ("session", &["vfs", "fs", "config", "metrics", "waiting"]),
-    ("vfs", &["fs", "config", "metrics", "waiting"]),
-    ("cache", &["fs", "config", "metrics", "waiting"]),
-    ("backend", &["fs", "config", "metrics", "waiting"]),
-    ("fs", &["config", "metrics", "waiting"]),
+    ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
+    ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
+    ("session", &["vfs", "fs", "config", "metrics", "waiting", "spans"]),
+    ("vfs", &["fs", "config", "metrics", "waiting", "spans"]),
+    ("cache", &["fs", "config", "metrics", "waiting", "spans"]),
+    ("backend", &["fs", "config", "metrics", "waiting", "spans"]),
+    ("fs", &["config", "metrics", "waiting", "spans"]),
     ("config", &[]),
     ("metrics", &[]),
-    ("waiting", &[]),
+    ("waiting", &["spans"]),
+    ("spans", &[]),
 ];
 
 /// What only one part of the tree may name.

@@ -34,6 +34,7 @@ use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::XattrMode;
+use crate::spans;
 
 /// A file system with a memory for the metadata of another.
 pub struct MetadataCache {
@@ -96,6 +97,7 @@ impl Layer for MetadataCache {
     }
 
     fn stat(&self, ctx: &Ctx, path: &FsPath) -> Result<Attr> {
+        let _step = spans::step("metadata cache");
         if let Some(known) = self.memory.known(path) {
             return found(known);
         }

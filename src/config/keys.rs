@@ -116,6 +116,10 @@ keys! { LOCAL, Local;
     FUSE_DEBUG: Kind::Flag, "alluxio.fuse.debug.enabled" = "false";
     /// Switches the `.alluxiocli` names on.
     FUSE_SPECIAL_COMMANDS: Kind::Flag, "alluxio.fuse.special.command.enabled" = "false";
+    /// Collector of OpenTelemetry that spans of requests are sent to: a URL for OTLP over HTTP, such as http://localhost:4318. Where it is not set, OTEL_EXPORTER_OTLP_ENDPOINT counts. Only in builds with the feature otlp.
+    FUSE_TRACING_ENDPOINT: Kind::Text, "alluxio.fuse.tracing.endpoint" = unset;
+    /// One in so many requests is traced.
+    FUSE_TRACING_ONE_IN: Kind::Int(1, 1_000_000_000), "alluxio.fuse.tracing.one.in" = "1";
     /// Serves metrics over HTTP.
     FUSE_WEB_ENABLED: Kind::Flag, "alluxio.fuse.web.enabled" = "false";
     /// Port for the metrics.

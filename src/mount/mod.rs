@@ -24,6 +24,7 @@ mod shown_as;
 mod signals;
 mod systemd;
 mod table;
+mod tracing;
 mod unmount;
 mod users;
 
@@ -393,7 +394,8 @@ fn serve_logged(
         log::info!("mount options without effect: {}", plan.options.without_effect.join(","));
     }
     raise_open_files();
-    // The latter goes first.
+    // The last one goes first.
+    let _tracing = tracing::start(plan);
     let Built { fs, cluster, watch: _watch } = backend(plan)?;
     let cached = data_cache::from_config(&plan.config, plan.root.origin(&plan.config))?;
     warn_of_open_doors(&plan.options);

@@ -45,6 +45,8 @@ use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
 use crate::metrics;
+use crate::spans;
+use crate::spans::RequestSpan;
 use crate::vfs::Entry;
 use crate::vfs::Fh;
 use crate::vfs::Ino;
@@ -107,6 +109,7 @@ where
     // A panic has been logged by the hook, and the request answered by its guard.
     let _ = wall(move || {
         let request = Request::begin(raw, op, &about);
+        let span = spans::request(op.name());
         let caller = request.caller;
         if log_enabled!(Level::Debug) {
             debug!("Enter: {}", about.text(op, &request.shared.vfs));
@@ -117,6 +120,8 @@ where
         // Before the reply: whoever looks at the figures after it finds himself in them.
         count(op, &outcome, time);
         let waited = request.shared.activity.end();
+        describe(&span, &request, op, &about, &outcome);
+        drop(span);
         tell(&request, op, &about, &outcome, time);
         note_time(&request, op, &about, &outcome, time, waited);
         match outcome {
@@ -132,6 +137,29 @@ where
             }
         }
     });
+}
+
+/// What a collector of spans shows of the request.
+fn describe(
+    span: &RequestSpan,
+    request: &Request,
+    op: Op,
+    about: &About<'_>,
+    outcome: &crate::fs::Result<Answer>,
+) {
+    if !span.is_on() {
+        return;
+    }
+    span.note("fuse.call", about.text(op, &request.shared.vfs));
+    span.note("fuse.request", request.unique);
+    span.note("thread.id", request.caller.pid);
+    span.note("user.id", request.caller.uid);
+    // What is not there is no failure, as for the log.
+    if let Err(err) = outcome
+        && err.fault() != Fault::NotFound
+    {
+        span.fail(err);
+    }
 }
 
 /// Replies at once to what is never served, whoever asks.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
+use crate::spans;
 use crate::waiting;
 
 /// Counts the files that are being completed.
@@ -35,10 +36,11 @@ impl Commits {
         let running = Running(Arc::clone(self));
         let work = Arc::new(Mutex::new(Some(work)));
         let handed = Arc::clone(&work);
-        let request = waiting::link();
+        let (request, traced) = (waiting::link(), spans::link());
         let started = thread::Builder::new().name("commit".to_owned()).spawn(move || {
             let _running = running;
             waiting::work_for(request);
+            let _traced = traced.enter();
             let work = handed.lock().take();
             if let Some(work) = work {
                 work();

@@ -23,6 +23,7 @@ use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::spans;
 
 /// Threads that drive the connections. They only move bytes; the work is done by the callers.
 const THREADS_MAX: usize = 4;
@@ -56,6 +57,7 @@ impl Bridge {
         F: Future<Output = Result<T>>,
     {
         ctx.check()?;
+        let _step = spans::step("bridge");
         self.handle().block_on(async {
             let mut future = pin!(future);
             let mut alarm = pin!(deadline.map(|at| sleep_until(at.into())));
@@ -80,7 +82,7 @@ impl Bridge {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.handle().spawn(future)
+        self.handle().spawn(spans::with_request(future))
     }
 
     /// The same for what others depend on, such as the end of a file that was given up: [`Self::finish`] waits for it.
@@ -88,7 +90,7 @@ impl Bridge {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.jobs.spawn_on(job, self.handle());
+        self.jobs.spawn_on(spans::with_request(job), self.handle());
     }
 
     /// Waits until all jobs are done, at most for `limit`; returns how many are not.

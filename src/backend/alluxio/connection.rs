@@ -53,6 +53,7 @@ use crate::fs::FsError;
 use crate::fs::Result;
 use crate::metrics;
 use crate::metrics::Calls;
+use crate::spans;
 use crate::waiting;
 
 /// The metadata that carries the channel id.
@@ -119,6 +120,9 @@ impl ChannelId {
         let mut request = Request::new(message);
         if let Some(session) = &self.0 {
             request.metadata_mut().insert(CHANNEL_ID, session.id.clone());
+        }
+        if let Some(parent) = spans::traceparent().and_then(|parent| parent.parse().ok()) {
+            request.metadata_mut().insert(spans::TRACEPARENT, parent);
         }
         request
     }

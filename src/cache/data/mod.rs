@@ -43,6 +43,7 @@ use crate::fs::Result;
 use crate::fs::Slices;
 use crate::fs::XattrMode;
 use crate::metrics::Source;
+use crate::spans;
 use file::CachedFile;
 use file::Files;
 use loads::Loads;
@@ -363,6 +364,7 @@ impl FileReader for Reader {
     }
 
     fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {
+        let _step = spans::step("data cache");
         let page_size = self.shared.store.page_size();
         let end = (offset.saturating_add(len as u64)).min(self.file.version.size);
         let (mut slices, mut at) = (Slices::new(), offset);
