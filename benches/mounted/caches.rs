@@ -62,14 +62,7 @@ impl Sides {
         writer.unmount();
         // One directory for each; the same words for all.
         let caches: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
-        let words = |dir: &TempDir| {
-            let (dir, size) = (dir.path().display(), 2 * settings.sizes.file_bytes);
-            format!(
-                "{},alluxio.user.short.circuit.enabled=false,attr_timeout=0,entry_timeout=0,data_cache={dir},\
-                 data_cache_size={size},metadata_cache_size=100000,metadata_cache_expire=1h",
-                settings.options
-            )
-        };
+        let words = |dir: &TempDir| format!("{},data_cache={}", words(settings), dir.path().display());
         let start = |passes: &str, dir: &TempDir| {
             let spec = Spec::alluxio(cluster, &remote.path).libfuse(3).option(&words(dir));
             spec.property("alluxio.fuse.passthrough.enabled", passes).start()
@@ -138,12 +131,28 @@ pub(crate) fn run(settings: &Settings, cluster: &Cluster) {
         }
         eprintln!("caches: round {} of {}", round + 1, settings.rounds);
     }
-    results.print(&settings.describe());
+    let (file, files) = (settings.sizes.file_bytes >> 20, settings.sizes.files);
+    let said = format!(
+        "{} rounds; a file of {file} MiB, {files} small files; `-o {}`",
+        settings.rounds,
+        words(settings)
+    );
+    results.print_with(&said, "all caches warm, those of the kernel for data too");
     for ((name, mount), calls) in sides.ours.into_iter().zip(calls_made) {
         let passed = mount.counted("opens for reading (passed through)");
         println!("{name}: {calls} calls to the master in all stats; {passed} opens passed through");
         mount.unmount();
     }
+}
+
+/// The words of `-o` for all mounts, but for the directory of the data cache.
+fn words(settings: &Settings) -> String {
+    format!(
+        "{},alluxio.user.short.circuit.enabled=false,attr_timeout=0,entry_timeout=0,data_cache_size={},\
+         metadata_cache_size=100000,metadata_cache_expire=1h",
+        settings.options,
+        2 * settings.sizes.file_bytes
+    )
 }
 
 /// Stats per second of all threads together, over and over for the time of a measure and at least once.

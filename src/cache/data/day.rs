@@ -38,6 +38,11 @@ fn reads_of_a_day() -> u64 {
     std::env::var("CACHE_DAY_READS").map_or(20_000, |text| text.parse().unwrap())
 }
 
+/// Without a real disk, if there is memory for files: a day makes and removes very many.
+fn disk() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -254,7 +259,7 @@ impl Day {
             ..attr.clone()
         });
         let attrs = Mutex::new(attrs.collect());
-        let dirs: Vec<TempDir> = SIZES.iter().map(|_| tempfile::tempdir().unwrap()).collect();
+        let dirs: Vec<TempDir> = SIZES.iter().map(|_| disk()).collect();
         let (now, failing) = (Arc::new(AtomicU64::new(BEGIN)), Arc::new(AtomicUsize::new(0)));
         let (clock, fails) = (Arc::clone(&now), Arc::clone(&failing));
         let options = DataOptions {
