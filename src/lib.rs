@@ -1,7 +1,7 @@
 //! Mounts a path of an Alluxio 2.9 cluster, or a local directory, as a file system.
 //!
-//! Calls go down and results come back: `cli -> mount -> session -> vfs -> fs <- cache, backend`. `config` and
-//! `metrics` are leaves that every layer may use. ARCHITECTURE.md has the map; `tests/layers.rs` keeps it so.
+//! Calls go down and results come back: `cli -> mount -> session -> vfs -> fs <- cache, backend`. `config`,
+//! `metrics` and `waiting` are leaves that every layer may use. ARCHITECTURE.md has the map; `tests/layers.rs` keeps it so.
 
 pub mod backend;
 pub mod cache;
@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod mount;
 pub mod session;
 pub mod vfs;
+pub mod waiting;

@@ -13,6 +13,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
 use alluxio_fuse::backend::alluxio::PathOptions;
@@ -317,6 +319,40 @@ fn synced_data_is_at_the_worker() {
             writer.commit(&ctx).unwrap();
             assert_same(&read(&*fs.open(&ctx, &name).unwrap(), 100_000), &bytes, "the synced file");
         }
+    }
+}
+
+#[test]
+fn a_long_file_is_whole_whichever_way_its_pieces_go() {
+    let place = Place::new("long");
+    for (write_type, short_circuit) in [(WriteType::MustCache, true), (WriteType::CacheThrough, false)] {
+        let options = AlluxioOptions { short_circuit, ..AlluxioOptions::default() };
+        let fs = place.fs(in_blocks(10 * MIB, write_type, ReadType::Cache, options));
+        let ctx = Ctx::daemon();
+        let bytes = Bytes::from(content(8, 33 * MIB + 77));
+        let name = path(&format!("{write_type:?}"));
+        let (_, mut writer) = fs.create(&ctx, &name, &NEW).unwrap();
+        let (mut at, mut pieces) = (0, 0_usize);
+        while at < bytes.len() {
+            // From a byte to more than the 256 KiB of a chunk, some of them just up to the end of a block.
+            let wanted = [1, 4096, 65_537, 131_072, 700_001][pieces % 5];
+            let to_border = 10 * MIB as usize - at % (10 * MIB as usize);
+            let piece =
+                wanted.min(bytes.len() - at).min(if pieces % 2 == 0 { to_border } else { usize::MAX });
+            // Large pieces go as they lie, small ones are gathered before.
+            match bytes.slice(at..at + piece) {
+                large if piece > 100_000 => writer.append_given(&ctx, large).unwrap(),
+                small => writer.append(&ctx, &small).unwrap(),
+            }
+            at += piece;
+            pieces += 1;
+            if pieces % 50 == 0 {
+                writer.sync(&ctx).unwrap();
+            }
+        }
+        assert_eq!(writer.commit(&ctx).unwrap().size, bytes.len() as u64);
+        let other = place.fs(small_blocks(write_type, false));
+        assert_same(&read(&*other.open(&ctx, &name).unwrap(), MIB as usize), &bytes, "the long file");
     }
 }
 

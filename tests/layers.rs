@@ -8,16 +8,17 @@ use std::fs;
 use std::path::Path;
 
 /// Every layer, and the layers that it may name. Nothing else may be below `src`.
-const LAYERS: [(&str, &[&str]); 9] = [
-    ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics"]),
-    ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics"]),
-    ("session", &["vfs", "fs", "config", "metrics"]),
-    ("vfs", &["fs", "config", "metrics"]),
-    ("cache", &["fs", "config", "metrics"]),
-    ("backend", &["fs", "config", "metrics"]),
-    ("fs", &["config", "metrics"]),
+const LAYERS: [(&str, &[&str]); 10] = [
+    ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting"]),
+    ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting"]),
+    ("session", &["vfs", "fs", "config", "metrics", "waiting"]),
+    ("vfs", &["fs", "config", "metrics", "waiting"]),
+    ("cache", &["fs", "config", "metrics", "waiting"]),
+    ("backend", &["fs", "config", "metrics", "waiting"]),
+    ("fs", &["config", "metrics", "waiting"]),
     ("config", &[]),
     ("metrics", &[]),
+    ("waiting", &[]),
 ];
 
 /// What only one part of the tree may name.

@@ -489,7 +489,7 @@ impl Door for InProcess {
                 Ok(Vec::new())
             }
             Op::Write { slot, .. } => {
-                let written = self.vfs.write(&ctx, self.slot(slot)?.1, offset, data);
+                let written = self.vfs.write(&ctx, self.slot(slot)?.1, offset, data.into());
                 written.map_err(|error| errno(&error)).and_then(|len| number(len as u64))
             }
             Op::Read { slot, offset, len } => {

@@ -20,6 +20,7 @@ use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
 use alluxio_fuse::fs::Layer;
+use alluxio_fuse::fs::Payload;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::Timestamp;
@@ -58,7 +59,7 @@ impl Fixture {
     }
 
     fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<usize> {
-        self.vfs.write(&Ctx::daemon(), fh, offset, data)
+        self.vfs.write(&Ctx::daemon(), fh, offset, data.into())
     }
 
     fn flush(&self, fh: Fh) -> Result<()> {
@@ -250,7 +251,7 @@ fn an_interrupted_write_can_be_tried_again() {
     fixture.write(fh, 0, b"a").unwrap();
     let cancel = Cancel::new();
     cancel.cancel();
-    let interrupted = fixture.vfs.write(&Ctx::new(0, 0, 1, &cancel), fh, 3, b"d");
+    let interrupted = fixture.vfs.write(&Ctx::new(0, 0, 1, &cancel), fh, 3, Payload::Lent(b"d"));
     assert_eq!(fault(interrupted), Fault::Interrupted);
     fixture.write(fh, 1, b"bcd").unwrap();
     fixture.close(fh).unwrap();
@@ -727,7 +728,7 @@ fn a_mode_that_is_set_while_a_file_is_written_stays() {
     let fh = fixture.vfs.open(&other, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
     assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
     assert_eq!(fixture.set(ino, &mode).mode, 0o4750);
-    fixture.vfs.write(&other, fh, 0, b"y").unwrap();
+    fixture.vfs.write(&other, fh, 0, Payload::Lent(b"y")).unwrap();
     fixture.close(fh).unwrap();
     assert_eq!(fixture.find("f").unwrap().1.mode, 0o750);
 }

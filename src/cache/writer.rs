@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::remembered::Remembered;
+use bytes::Bytes;
+
 use crate::fs::Attr;
 use crate::fs::Ctx;
 use crate::fs::FileWriter;
@@ -38,6 +40,10 @@ impl Drop for Noted {
 impl FileWriter for Noted {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
         self.below().append(ctx, data)
+    }
+
+    fn append_given(&mut self, ctx: &Ctx, data: Bytes) -> Result<()> {
+        self.below().append_given(ctx, data)
     }
 
     fn sync(&mut self, ctx: &Ctx) -> Result<()> {

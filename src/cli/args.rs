@@ -31,6 +31,18 @@ pub(super) enum Command {
     Fuse(FuseArgs),
     /// Bring files into the data cache of a mount, or look how much of them is there
     Preload(PreloadArgs),
+    /// Show everything that a mount has counted
+    Stats(StatsArgs),
+    /// Watch what a mount does: operations, rates, latencies, files, callers
+    Top(TopArgs),
+    /// Print the operations of a mount as they end
+    Trace(TraceArgs),
+    /// Show what each thread of a mount does now, and since when
+    Threads(ThreadsArgs),
+    /// Draw where a mount spends its time, as a flame graph
+    Profile(ProfileArgs),
+    /// Change how much a mount logs, until it ends
+    Loglevel(LoglevelArgs),
     /// Print a script that completes this command's words in a shell
     Completions {
         /// The shell
@@ -109,6 +121,119 @@ pub(super) struct PreloadArgs {
     /// Files and directories in mounts that have a data cache
     #[arg(value_name = "PATH", required = true)]
     pub(super) paths: Vec<std::path::PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TopArgs {
+    /// Print one page of text and end, as without a terminal
+    #[arg(long)]
+    pub(super) once: bool,
+
+    /// Between two pages
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(super) delay: u64,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TraceArgs {
+    /// Only these operations: `--op read,write`
+    #[arg(long, value_name = "OPERATION", value_delimiter = ',')]
+    pub(super) op: Vec<String>,
+
+    /// Only this path of the mount and what is below it, or what a pattern with `*` and `?` matches
+    #[arg(long, value_name = "PATH")]
+    pub(super) path: Option<String>,
+
+    /// Only what took as long: `10ms`, `500us`, `2s`
+    #[arg(long, value_name = "TIME", value_parser = micros)]
+    pub(super) slower_than: Option<u64>,
+
+    /// Only what this process asks for
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Option<u32>,
+
+    /// End after so many
+    #[arg(long, value_name = "COUNT")]
+    pub(super) count: Option<u64>,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ThreadsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ProfileArgs {
+    /// For how long
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(super) duration: u64,
+
+    /// The file that is written
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "profile.svg")]
+    pub(super) file: std::path::PathBuf,
+
+    /// What threads wait for, rather than what processors do
+    #[arg(long)]
+    pub(super) off_cpu: bool,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LoglevelArgs {
+    /// Only this part of the program, as its lines in the log name it: `answer`
+    #[arg(long, value_name = "NAME", default_value = "root")]
+    pub(super) name: String,
+
+    /// off, error, warn, info, debug or trace
+    #[arg(value_name = "LEVEL")]
+    pub(super) level: String,
+
+    /// The mount, which may be left out if there is only one
+    #[arg(value_name = "MOUNT_POINT")]
+    pub(super) point: Option<String>,
+}
+
+/// A time in microseconds, of a number and its unit.
+fn micros(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| format!("{text} is no time, give one such as 10ms"))?;
+    let unit = match &text[digits.len()..] {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        unit => return Err(format!("{unit:?} is no unit of time: give us, ms or s")),
+    };
+    Ok((number * unit).max(0.0) as u64)
 }
 
 #[derive(Args, Debug)]
@@ -211,6 +336,13 @@ mod tests {
             assert_eq!(args.options, ["a,b=c", "d"]);
             assert_eq!((args.point.as_deref(), args.path.as_deref()), (Some("/mnt"), Some("/people")));
         }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!([micros("10ms"), micros("1.5s"), micros("7us")], [Ok(10_000), Ok(1_500_000), Ok(7)]);
+        assert!(micros("10").unwrap_err().contains("no unit"));
+        assert!(micros("ms").unwrap_err().contains("no time"));
     }
 
     #[test]

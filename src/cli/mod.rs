@@ -4,10 +4,17 @@
 mod args;
 mod config;
 mod doctor;
+mod log_level;
+mod look;
 mod mount;
 mod pages;
 mod preload;
+mod profile;
 mod stat;
+mod stats;
+mod threads;
+mod top;
+mod trace;
 mod unmount;
 mod wrappers;
 
@@ -54,6 +61,12 @@ fn run(command: Command) -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Preload(args) => preload::run(&args),
+        Command::Stats(args) => stats::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Threads(args) => threads::run(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Loglevel(args) => log_level::run(&args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(&dir),
         Command::Properties => pages::properties(),

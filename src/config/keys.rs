@@ -370,6 +370,8 @@ keys! { CLIENT, Client;
     USER_METRICS: Kind::Flag, "alluxio.user.metrics.collection.enabled" = "true";
     /// Time between two reports.
     USER_METRICS_INTERVAL: Kind::Duration, "alluxio.user.metrics.heartbeat.interval" = "10sec";
+    /// Measures the wait for each message of a block from a worker.
+    USER_BLOCK_READ_METRICS: Kind::Flag, "alluxio.user.block.read.metrics.enabled" = "false";
     /// Time between two looks whether the cluster's settings changed.
     USER_CONF_SYNC_INTERVAL: Kind::Duration, "alluxio.user.conf.sync.interval" = "1min";
 }

@@ -28,6 +28,7 @@ pub use types::Attr;
 pub use types::CreateOptions;
 pub use types::DirEntry;
 pub use types::FileKind;
+pub use types::Payload;
 pub use types::RenameMode;
 pub use types::SetAttr;
 pub use types::Slices;
@@ -140,6 +141,11 @@ pub trait FileWriter: Send {
     /// Takes `data` as the bytes that follow what was written before: all of it or nothing. After
     /// [`Fault::Interrupted`] the same bytes can be offered again; any other failure is final.
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()>;
+
+    /// The same for bytes that may be kept as they lie.
+    fn append_given(&mut self, ctx: &Ctx, data: Bytes) -> Result<()> {
+        self.append(ctx, &data)
+    }
 
     /// Makes what was written so far durable at the server, if that can be done; [`Fault::NotSupported`]
     /// if not.

@@ -4,8 +4,13 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use std::ops::Deref;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
+
+use crate::metrics::Source;
+use crate::metrics::Sources;
 
 /// What an entry is. Alluxio has no links, devices or pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,11 +164,38 @@ pub struct StatFs {
     pub name_max: u32,
 }
 
+/// The bytes of one write.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// They go when the call returns.
+    Lent(&'a [u8]),
+    /// They can be kept as they lie, which spares a copy, and costs as much memory.
+    Given(Bytes),
+}
+
+impl Deref for Payload<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Given(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Lent(bytes)
+    }
+}
+
 /// The bytes of one read, in order, as they lie: parts of mapped blocks or of received messages.
 #[derive(Clone, Debug, Default)]
 pub struct Slices {
     parts: SmallVec<[Bytes; 4]>,
     len: usize,
+    sources: Sources,
 }
 
 impl Slices {
@@ -180,10 +212,28 @@ impl Slices {
         }
     }
 
+    /// Adds `part`, which comes from `source`, at the end.
+    pub fn push_from(&mut self, part: Bytes, source: Source) {
+        self.sources.add(Sources::only(source, part.len()));
+        self.push(part);
+    }
+
     /// Adds all parts of `other` at the end.
     pub fn append(&mut self, other: Self) {
         self.len += other.len;
         self.parts.extend(other.parts);
+        self.sources.add(other.sources);
+    }
+
+    /// The same bytes, all of them from `source`, whatever was said before.
+    #[must_use]
+    pub fn from_source(self, source: Source) -> Self {
+        Self { sources: Sources::only(source, self.len), ..self }
+    }
+
+    /// Where the bytes come from, as far as somebody has said so.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Number of bytes.

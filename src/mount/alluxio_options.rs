@@ -88,6 +88,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         },
         write_init_retry,
         logging_threshold: config.duration(&keys::USER_LOGGING_THRESHOLD),
+        block_read_metrics: config.flag(&keys::USER_BLOCK_READ_METRICS),
         polling_timeout: config.duration(&keys::USER_MASTER_POLLING_TIMEOUT),
 
         streaming_connections_max: count(config, &keys::USER_STREAMING_CONNECTIONS),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
+use super::logging;
 use super::unmount;
 use crate::session::Stop;
 use crate::session::Stopper;
@@ -163,6 +164,7 @@ impl Inner {
         if let Err(problem) = unmount::clean_up(&self.point) {
             log::error!("{problem}");
         }
+        logging::flush();
         std::process::exit(FORCED)
     }
 }

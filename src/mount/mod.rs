@@ -4,6 +4,7 @@
 mod alluxio_options;
 mod background;
 mod cluster;
+mod control;
 mod data_cache;
 mod doctor;
 mod ending;
@@ -11,6 +12,8 @@ mod failure;
 mod fuse_conf;
 mod launch;
 mod log_file;
+mod log_fold;
+mod log_level;
 mod logging;
 mod memory;
 mod pid_file;
@@ -26,6 +29,7 @@ mod users;
 
 pub use background::Handshake;
 pub use cluster::add_cluster_defaults;
+pub use control::*;
 pub use doctor::Finding;
 pub use doctor::Verdict;
 pub use doctor::examine;
@@ -33,6 +37,8 @@ pub use failure::Failure;
 pub use launch::Launch;
 pub use logging::LOG_FILE;
 pub use logging::OUT_FILE;
+pub use logging::set_level;
+pub use logging::time_of_day;
 pub use point::resolve;
 pub use process::Process;
 pub use registry::Record;
@@ -49,6 +55,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
@@ -62,7 +69,6 @@ use crate::backend::local::LocalFs;
 use crate::backend::local::NewOwner;
 use crate::cache::MetadataCache;
 use crate::cache::MetadataOptions;
-use crate::cache::data::DataCache;
 use crate::config::Config;
 use crate::config::Libfuse;
 use crate::config::MountOptions;
@@ -73,7 +79,6 @@ use crate::fs::FileKind;
 use crate::fs::FileSystem;
 use crate::fs::FsPath;
 use crate::fs::Memory;
-use crate::metrics;
 use crate::session::LibraryChoice;
 use crate::session::Session;
 use crate::session::SessionOptions;
@@ -82,6 +87,8 @@ use crate::vfs;
 use crate::vfs::Vfs;
 use crate::vfs::VfsOptions;
 use cluster::Watch;
+use control::Door;
+use control::Inspected;
 use ending::Ending;
 use log_file::Reopen;
 use pid_file::PidFile;
@@ -363,7 +370,7 @@ pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
     let terminal = matches!(launch, Launch::Terminal(_));
     let file = logging::open_log(&plan.logs)?;
     let reopen = file.reopen();
-    logging::start(file, terminal, plan.debug());
+    let _logging = logging::start(file, terminal, plan.debug());
     let outcome = serve_logged(&mut plan, &registry, launch, reopen);
     match &outcome {
         Ok(()) => log::info!("{} is unmounted", plan.point.display()),
@@ -426,11 +433,22 @@ fn serve_logged(
 
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
-    let (served, at_terminal) = (Arc::clone(&vfs), launch.is_at_terminal());
+    let inspected = Inspected {
+        point: plan.point.clone(),
+        path: plan.path().to_owned(),
+        since: Instant::now(),
+        activity: session.activity(),
+        vfs: Arc::clone(&vfs),
+        data,
+        cluster,
+    };
+    let door = Door::open(registry.dir(), inspected.clone())
+        .map_err(|err| log::warn!("nobody can look into this mount: {err}"));
+    let at_terminal = launch.is_at_terminal();
     let received = move |signal| {
         let name = match signal {
             Caught::Quit => {
-                log_state(&served, data.as_deref(), cluster.as_deref());
+                inspected.log();
                 return;
             }
             // The terminal is gone; a process without one is told to look after its log.
@@ -439,6 +457,8 @@ fn serve_logged(
                 log::info!("Receive signal name HUP, the log is opened again");
                 return;
             }
+            Caught::Usr1 => return drop(set_level("root", "debug")),
+            Caught::Usr2 => return logging::reset_level(),
             Caught::Hup => "HUP, number 1",
             Caught::Int => "INT, number 2",
             Caught::Term => "TERM, number 15",
@@ -458,6 +478,7 @@ fn serve_logged(
 
     let outcome = session.run();
     systemd::stopping(&plan.point);
+    drop(door);
     let unfinished = vfs.finish(FINISH_LIMIT);
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
@@ -466,29 +487,6 @@ fn serve_logged(
     drop(registration);
     drop(signals);
     outcome.map_err(|err| Failure::new(err.to_string()))
-}
-
-/// What somebody wants to know who sends SIGQUIT, as to a Java process.
-fn log_state(vfs: &Vfs, data: Option<&DataCache>, cluster: Option<&AlluxioFs>) {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    log::info!(
-        "{} open files and directories, {} inodes known to the kernel, {threads} threads",
-        vfs.open_handles(),
-        vfs.known_inodes()
-    );
-    if let Some(memory) = vfs.memory() {
-        log::info!("Metadata cache: {} entries, {} bytes", memory.len(), memory.bytes());
-    }
-    if let Some(data) = data {
-        log::info!("{}", data.report());
-    }
-    let counted = metrics::snapshot().into_iter().filter(|sample| sample.value > 0);
-    let counted: Vec<String> = counted.map(|sample| sample.to_string()).collect();
-    log::info!("Counted: {}", counted.join(", "));
-    if let Some(cluster) = cluster {
-        log::info!("{}", cluster.memory());
-        log::info!("{}", cluster.traffic());
-    }
 }
 
 /// What the plan asks for.

@@ -1,6 +1,7 @@
 //! What is mounted by whom: a private directory with one small file for each running mount, so that `stat` and
 //! `unmount` need not guess from process lists. The kernel's list of mounts has the last word.
 
+use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -64,6 +65,11 @@ impl Registry {
         Ok(Self { dir })
     }
 
+    /// Where the records are, and the control sockets.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Waits until no other mount is being made, and keeps others waiting until the lock is dropped.
     pub(super) fn lock(&self) -> Result<Flock<File>, Failure> {
         let path = self.dir.join("lock");
@@ -101,11 +107,22 @@ impl Registry {
             match record {
                 Some(record) if numbered && record.process.is_alive() => records.push(record),
                 _ if numbered => drop(std::fs::remove_file(&file)),
-                _ => {}
+                _ => self.remove_stale_socket(&entry.file_name()),
             }
         }
         records.sort_by(|one, other| one.point.cmp(&other.point));
         Ok(records)
+    }
+
+    /// Removes `name` if it is the control socket of a process that has no record any more: a mount makes its record
+    /// first, and removes it last.
+    fn remove_stale_socket(&self, name: &OsStr) {
+        let pid = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse::<i32>().ok());
+        if let Some(pid) = pid
+            && !self.dir.join(pid.to_string()).exists()
+        {
+            drop(std::fs::remove_file(self.dir.join(name)));
+        }
     }
 }
 
@@ -168,8 +185,12 @@ mod tests {
         let stale = parent.path().join("mounts/17");
         std::fs::write(&stale, record.to_bytes()).unwrap();
         std::fs::write(parent.path().join("mounts/18"), b"half a rec").unwrap();
+        std::fs::write(parent.path().join("mounts/17.sock"), "").unwrap();
         drop(registry.lock().unwrap());
         assert_eq!(registry.live().unwrap(), []);
+        // The record may have been seen after the socket.
+        assert_eq!(registry.live().unwrap(), []);
+        assert!(!parent.path().join("mounts/17.sock").exists());
         assert!(!stale.exists());
         assert!(!parent.path().join("mounts/18").exists());
         assert!(parent.path().join("mounts/lock").exists());

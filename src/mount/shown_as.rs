@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::fs::Attr;
 use crate::fs::Backing;
 use crate::fs::CreateOptions;
@@ -144,6 +146,10 @@ struct ShownWriter {
 impl FileWriter for ShownWriter {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
         self.inner.append(ctx, data)
+    }
+
+    fn append_given(&mut self, ctx: &Ctx, data: Bytes) -> Result<()> {
+        self.inner.append_given(ctx, data)
     }
 
     fn sync(&mut self, ctx: &Ctx) -> Result<()> {

@@ -7,6 +7,8 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGQUIT;
 use signal_hook::consts::SIGTERM;
+use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::SIGUSR2;
 use signal_hook::iterator::Handle;
 use signal_hook::iterator::Signals;
 
@@ -17,6 +19,8 @@ pub(super) enum Caught {
     Int,
     Hup,
     Quit,
+    Usr1,
+    Usr2,
 }
 
 /// The signals, which from now on do not end this process. Those that come before there is a thread wait for it.
@@ -31,7 +35,7 @@ pub(super) struct SignalThread {
 impl CaughtSignals {
     /// Catches all signals that people send to a server.
     pub(super) fn new() -> io::Result<Self> {
-        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map(Self)
+        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2]).map(Self)
     }
 
     /// Calls `received` for each signal.
@@ -44,6 +48,8 @@ impl CaughtSignals {
                     SIGTERM => Caught::Term,
                     SIGINT => Caught::Int,
                     SIGQUIT => Caught::Quit,
+                    SIGUSR1 => Caught::Usr1,
+                    SIGUSR2 => Caught::Usr2,
                     _ => Caught::Hup,
                 });
             }

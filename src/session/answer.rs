@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use libc::c_int;
@@ -24,6 +25,9 @@ use super::abi::Plain;
 use super::abi::StatfsOut;
 use super::abi::WriteOut;
 use super::abi::XattrOut;
+use super::activity;
+use super::activity::Event;
+use super::arguments::About;
 use super::current;
 use super::dirents::Dirents;
 use super::errno::errno;
@@ -40,41 +44,16 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
+use crate::metrics;
 use crate::vfs::Entry;
 use crate::vfs::Fh;
 use crate::vfs::Ino;
 use crate::vfs::Opened;
 use crate::vfs::Vfs;
+use crate::waiting::Wait;
 
 /// What the kernel asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
-    Lookup,
-    Getattr,
-    Setattr,
-    Mknod,
-    Mkdir,
-    Unlink,
-    Rmdir,
-    Rename,
-    Create,
-    Open,
-    Read,
-    Write,
-    Flush,
-    Fsync,
-    Release,
-    Opendir,
-    Readdir,
-    Readdirplus,
-    Releasedir,
-    Statfs,
-    Access,
-    Setxattr,
-    Getxattr,
-    Listxattr,
-    Removexattr,
-}
+pub(super) use crate::metrics::Operation as Op;
 
 /// What it is about, for the log.
 #[derive(Clone, Copy)]
@@ -119,26 +98,34 @@ pub(super) enum Answer {
 const PARTS_MAX: usize = 1000;
 
 /// Runs `work` for the request, replies with its outcome and logs a failure.
-pub(super) fn answer<W>(raw: RawRequest, op: Op, subject: Subject<'_>, work: W)
+pub(super) fn answer<'a, W>(raw: RawRequest, op: Op, about: impl Into<About<'a>>, work: W)
 where
     W: FnOnce(&Vfs, &Ctx<'_>) -> crate::fs::Result<Answer>,
 {
+    let about = about.into();
+    let subject = about.subject;
     // A panic has been logged by the hook, and the request answered by its guard.
     let _ = wall(move || {
-        let request = Request::begin(raw);
+        let request = Request::begin(raw, op, &about);
         let caller = request.caller;
-        let begun = Instant::now();
         if log_enabled!(Level::Debug) {
-            debug!("Enter: Fuse.{op:?}(path={})", subject.text(&request.shared.vfs));
+            debug!("Enter: {}", about.text(op, &request.shared.vfs));
         }
         let outcome =
             work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
-        note_time(&request, op, subject, &outcome, begun.elapsed());
+        let time = request.begun.elapsed();
+        // Before the reply: whoever looks at the figures after it finds himself in them.
+        count(op, &outcome, time);
+        let waited = request.shared.activity.end();
+        tell(&request, op, &about, &outcome, time);
+        note_time(&request, op, &about, &outcome, time, waited);
         match outcome {
             Ok(answer) => request.succeed(op, subject, answer),
             Err(err) => {
                 log_failure(&request, op, subject, &err);
-                if let (Op::Setattr, Subject::Inode(ino)) = (op, subject) {
+                if let (Op::Chmod | Op::Chown | Op::Truncate | Op::Utimens, Subject::Inode(ino)) =
+                    (op, subject)
+                {
                     notify::attributes_changed(ino);
                 }
                 request.fail(errno(err.fault()));
@@ -170,17 +157,23 @@ struct Request {
     raw: Option<RawRequest>,
     shared: Arc<Shared>,
     caller: Caller,
+    op: Op,
+    begun: Instant,
+    /// The kernel's number of it; 0 if that is not known.
+    unique: u64,
     /// Set by libfuse as long as `raw` is here, so it is kept longer than that.
     interrupt: Arc<Interrupt>,
 }
 
 impl Request {
-    fn begin(raw: RawRequest) -> Self {
+    fn begin(raw: RawRequest, op: Op, about: &About<'_>) -> Self {
         let (shared, caller, interrupt) = (raw.shared(), raw.caller(), current::interrupt());
         interrupt.begin(caller.pid);
         // SAFETY: the request keeps the `Arc`, and ignores interrupts before it lets go of it.
         unsafe { raw.heed_interrupts(&interrupt) };
-        Self { raw: Some(raw), shared, caller, interrupt }
+        let (begun, unique) = (Instant::now(), current::unique());
+        shared.activity.begin(op, about.subject, about.range(), caller, unique, begun);
+        Self { raw: Some(raw), shared, caller, op, begun, unique, interrupt }
     }
 
     fn succeed(mut self, op: Op, subject: Subject<'_>, answer: Answer) {
@@ -212,6 +205,12 @@ impl Request {
         raw
     }
 
+    /// Who asked, and the kernel's number of the request, for the log.
+    fn caller(&self) -> String {
+        let Caller { uid, pid, .. } = self.caller;
+        format!("({}pid {pid}, uid {uid}), request {}", program(pid), self.unique)
+    }
+
     /// No interrupt concerns this request any more.
     fn deafen(&self, raw: &RawRequest) {
         raw.ignore_interrupts();
@@ -223,6 +222,9 @@ impl Drop for Request {
     fn drop(&mut self) {
         if let Some(raw) = self.raw.take() {
             self.deafen(&raw);
+            self.shared.activity.end();
+            metrics::PANICS.count();
+            metrics::record(self.op, self.begun.elapsed(), libc::EIO);
             let _ = raw.reply_errno(libc::EIO);
         }
     }
@@ -298,35 +300,74 @@ fn release(vfs: &Vfs, fh: Fh) {
     }
 }
 
+/// Counts the request, and the bytes that it is answered with or has brought.
+fn count(op: Op, outcome: &crate::fs::Result<Answer>, time: Duration) {
+    let code = match outcome {
+        Ok(Answer::Data(slices)) => {
+            metrics::read(slices.len(), slices.sources());
+            0
+        }
+        Ok(Answer::Written(len)) => {
+            metrics::BYTES_WRITTEN.add(*len as u64);
+            0
+        }
+        Ok(Answer::Absent(_)) => libc::ENOENT,
+        Ok(Answer::Xattr { data, room }) if *room > 0 && data.len() > *room => libc::ERANGE,
+        Ok(_) => 0,
+        Err(err) => errno(err.fault()),
+    };
+    metrics::record(op, time, code);
+}
+
+/// Bytes or 0; a negative error number if it failed.
+fn code(outcome: &crate::fs::Result<Answer>) -> i64 {
+    match outcome {
+        Ok(Answer::Data(slices)) => slices.len() as i64,
+        Ok(Answer::Written(count)) => *count as i64,
+        Ok(Answer::Absent(_)) => -i64::from(libc::ENOENT),
+        Ok(_) => 0,
+        Err(err) => -i64::from(errno(err.fault())),
+    }
+}
+
+/// Tells those who listen what was done.
+fn tell(request: &Request, op: Op, about: &About<'_>, outcome: &crate::fs::Result<Answer>, time: Duration) {
+    let activity = &request.shared.activity;
+    if activity.is_heard() {
+        let range = about.range();
+        let asked = activity::Request::new(op, about.subject, range, request.caller, request.unique);
+        activity.tell(&Event { at: SystemTime::now(), request: asked, code: code(outcome), time });
+    }
+}
+
 /// The lines of Alluxio's client for an operation that took long, and, if asked for, for each.
 fn note_time(
     request: &Request,
     op: Op,
-    subject: Subject<'_>,
+    about: &About<'_>,
     outcome: &crate::fs::Result<Answer>,
     time: Duration,
+    waited: Option<(Wait, Duration)>,
 ) {
     let slow = request.shared.slow;
     let (is_slow, is_told) = (time >= slow, log_enabled!(Level::Debug));
     if !is_slow && !is_told {
         return;
     }
-    let code = match outcome {
-        Ok(Answer::Data(slices)) => slices.len() as i64,
-        Ok(Answer::Written(count)) => *count as i64,
-        Ok(_) => 0,
-        Err(err) => -i64::from(errno(err.fault())),
-    };
-    let (path, ms) = (subject.text(&request.shared.vfs), time.as_millis());
+    let code = code(outcome);
+    let (asked, ms) = (about.text(op, &request.shared.vfs), time.as_millis());
     if is_told {
-        debug!("Exit ({code}): Fuse.{op:?}(path={path}) in {ms} ms");
+        debug!("Exit ({code}): {asked} in {ms} ms");
     }
     if is_slow {
-        let Caller { uid, pid, .. } = request.caller;
-        let (limit, program) = (slow.as_millis(), program(pid));
-        warn!(
-            "Fuse.{op:?}(path={path}) returned {code} in {ms} ms (>={limit} ms) ({program}pid {pid}, uid {uid})"
-        );
+        let (limit, caller) = (slow.as_millis(), request.caller());
+        let waited = waited.map(|(wait, waited)| {
+            // What went on at the same time may add up to more.
+            let ms = waited.min(time).as_millis();
+            format!(", {ms} ms of it waiting for {} {}", wait.server, wait.what)
+        });
+        let waited = waited.unwrap_or_default();
+        warn!("{asked} returned {code} in {ms} ms (>={limit} ms){waited} {caller}");
     }
 }
 
@@ -336,13 +377,12 @@ fn log_failure(request: &Request, op: Op, subject: Subject<'_>, err: &FsError) {
         return;
     }
     let path = subject.text(&request.shared.vfs);
-    let Caller { uid, pid, .. } = request.caller;
     // An error's own text may leave out what kind of error it is.
     let cause = match err.detail() {
         Some(detail) => format!("{}: {detail}", err.fault()),
         None => err.fault().to_string(),
     };
-    log!(level, "Failed to {} {path}: {cause} ({}pid {pid}, uid {uid})", op.name(), program(pid));
+    log!(level, "Failed to {} {path}: {cause} {}", op.name(), request.caller());
 }
 
 /// The name of the program of `pid`, if it still runs.
@@ -363,41 +403,9 @@ fn failure_level(op: Op, fault: Fault) -> Level {
     }
 }
 
-impl Op {
-    /// As the kernel calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lookup => "lookup",
-            Self::Getattr => "getattr",
-            Self::Setattr => "setattr",
-            Self::Mknod => "mknod",
-            Self::Mkdir => "mkdir",
-            Self::Unlink => "unlink",
-            Self::Rmdir => "rmdir",
-            Self::Rename => "rename",
-            Self::Create => "create",
-            Self::Open => "open",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Fsync => "fsync",
-            Self::Release => "release",
-            Self::Opendir => "opendir",
-            Self::Readdir => "readdir",
-            Self::Readdirplus => "readdirplus",
-            Self::Releasedir => "releasedir",
-            Self::Statfs => "statfs",
-            Self::Access => "access",
-            Self::Setxattr => "setxattr",
-            Self::Getxattr => "getxattr",
-            Self::Listxattr => "listxattr",
-            Self::Removexattr => "removexattr",
-        }
-    }
-}
-
 impl Subject<'_> {
-    fn text(self, vfs: &Vfs) -> String {
+    /// Paths in the mount.
+    pub(super) fn text(self, vfs: &Vfs) -> String {
         let below = |parent: u64, name: &OsStr| {
             let parent = vfs.path_text(Ino(parent));
             format!("{}/{}", parent.trim_end_matches('/'), name.display())

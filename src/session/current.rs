@@ -8,12 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
+use super::buffer::Memory;
 use super::interrupts::Interrupt;
 
 thread_local! {
     static IDLE: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
     static BUSY: Cell<bool> = const { Cell::new(false) };
+    static UNIQUE: Cell<u64> = const { Cell::new(0) };
     static REPLY_FD: Cell<Option<RawFd>> = const { Cell::new(None) };
+    static MEMORY: RefCell<Option<Arc<Memory>>> = const { RefCell::new(None) };
     static INTERRUPT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }
 
@@ -25,6 +30,26 @@ pub(super) fn set_reply_fd(fd: Option<RawFd>) {
 /// The descriptor by which this thread's replies leave, if not by the session's own.
 pub(super) fn reply_fd() -> Option<RawFd> {
     REPLY_FD.get()
+}
+
+/// Says what memory this thread's request lies in, as long as it is served.
+pub(super) fn set_memory(memory: Option<Arc<Memory>>) {
+    MEMORY.set(memory);
+}
+
+/// `data` of this thread's request for longer than it is served, without a copy, if that is worth it.
+pub(super) fn keep(data: &[u8]) -> Option<Bytes> {
+    MEMORY.with_borrow(Clone::clone)?.keep(data)
+}
+
+/// Says which request this thread has received, by the kernel's number.
+pub(super) fn set_unique(unique: u64) {
+    UNIQUE.set(unique);
+}
+
+/// The kernel's number of this thread's request; 0 if libfuse received it.
+pub(super) fn unique() -> u64 {
+    UNIQUE.get()
 }
 
 /// Says what interrupts the request that this thread is about to serve.

@@ -16,6 +16,7 @@ use fuse_sys::fuse2;
 use fuse_sys::fuse3;
 use nix::errno::Errno;
 
+use super::activity::Activity;
 use super::current;
 use super::interrupts::Interrupt;
 use crate::vfs::Vfs;
@@ -24,6 +25,8 @@ use crate::vfs::Vfs;
 pub(super) struct Shared {
     /// Who answers.
     pub(super) vfs: Arc<Vfs>,
+    /// Where those who answer write down what they do.
+    pub(super) activity: Arc<Activity>,
     /// The mount option of this name, which libfuse 3 wants to be told twice; 0 for none.
     pub(super) max_read: u32,
     /// A request that takes as long is logged as a warning.

@@ -251,7 +251,7 @@ fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<usize> {
             Err(Errno::EINTR) => continue,
             Err(err) => return Err(err.into()),
         }
-        match nix::unistd::read(device, buffer.room()) {
+        match nix::unistd::read(device, buffer.room()?) {
             Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => {}
             outcome => return Ok(outcome?),
         }

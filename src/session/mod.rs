@@ -8,7 +8,9 @@
 //! us (an interrupt), and are not held where it calls back with a request.
 
 mod abi;
+mod activity;
 mod answer;
+mod arguments;
 mod buffer;
 mod current;
 mod dirents;
@@ -51,6 +53,7 @@ use nix::poll::PollTimeout;
 use nix::poll::poll;
 
 use self::buffer::Buffer;
+use self::buffer::Spares;
 use self::ffi::Refused;
 use self::ffi::Shared;
 use self::mounted::Mounted;
@@ -63,6 +66,13 @@ use self::transport::Transport;
 use self::unmount::Place;
 use crate::vfs::Vfs;
 
+pub use self::activity::Activity;
+pub use self::activity::Doing;
+pub use self::activity::Event;
+pub use self::activity::Listener;
+pub use self::activity::Request;
+pub use self::activity::Topic;
+pub use self::activity::Worker;
 pub use self::error::MountError;
 pub use self::options::SessionOptions;
 pub use fuse_sys::Choice as LibraryChoice;
@@ -79,6 +89,7 @@ pub struct Session {
     pool: Arc<OnceLock<Weak<Pool>>>,
     library: String,
     libfuse_loop: bool,
+    activity: Arc<Activity>,
 }
 
 /// What workers use.
@@ -86,7 +97,7 @@ struct Live {
     /// Goes before `mounted`: it holds the device open.
     transport: Box<dyn Transport>,
     mounted: Mounted,
-    max_write: usize,
+    spares: Arc<Spares>,
 }
 
 /// Leaves no mount behind when it is dropped.
@@ -115,6 +126,7 @@ impl Session {
 
         let shared = Arc::new(Shared {
             vfs: Arc::clone(&vfs),
+            activity: Activity::new(Arc::clone(&vfs)),
             max_read: options.max_read.unwrap_or(0),
             slow: options.slow,
         });
@@ -129,7 +141,7 @@ impl Session {
             place.ok_or_else(|| io::Error::other("the new mount is not in the table of mounts"))
         });
         let place = place.map_err(|err| MountError::MountPoint(path, err))?;
-        let session = Self::establish(options, mounted, place, name, &shared.vfs)
+        let session = Self::establish(options, mounted, place, name, &shared)
             .map_err(|err| MountError::Failed("cannot agree with the kernel on the mount", err))?;
         vfs.set_kernel(Arc::new(Notifier(Arc::downgrade(&session.device))));
         Ok(session)
@@ -141,23 +153,25 @@ impl Session {
         mut mounted: Mounted,
         place: Place,
         name: String,
-        vfs: &Vfs,
+        shared: &Shared,
     ) -> io::Result<Self> {
         let wished = passthrough::is_wished(options);
         let wishes = options.wishes(wished.is_ok());
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
-        let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(max_write)?)?;
+        let spares = Spares::new(max_write);
+        let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(&spares)?)?;
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
-        passthrough::settle(wished, agreed, &device, vfs);
+        passthrough::settle(wished, agreed, &device, &shared.vfs);
         let transport = transport::choose(&mut mounted, &device, options.clone_fd);
         let limits = Limits {
             max_threads: options.max_threads,
             max_idle: options.max_idle_threads,
             linger: options.linger,
         };
-        let live = Arc::new(Live { transport, mounted, max_write });
+        let live = Arc::new(Live { transport, mounted, spares });
         let (pool, libfuse_loop) = (Arc::default(), options.libfuse_loop);
-        Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop })
+        let activity = Arc::clone(&shared.activity);
+        Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop, activity })
     }
 
     /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
@@ -186,6 +200,11 @@ impl Session {
         }
     }
 
+    /// What its workers do.
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
     /// The library in use, its version and file.
     pub fn library(&self) -> &str {
         &self.library
@@ -194,7 +213,7 @@ impl Session {
 
 impl Service for Live {
     fn join(&self) -> io::Result<(Box<dyn Port>, Buffer)> {
-        Ok((self.transport.port()?, Buffer::new(self.max_write)?))
+        Ok((self.transport.port()?, Buffer::new(&self.spares)?))
     }
 
     fn process(&self, request: &mut [u8], port: &dyn Port) {

@@ -180,23 +180,27 @@ impl Pool {
         current::set_idle_count(Arc::clone(&self.idle));
         let mut cancel = self.fresh_cancel(number);
         let outcome = loop {
-            let request = match port.receive(&mut buffer) {
-                Ok(Received::Request(len)) => buffer.request(len),
+            let (memory, request) = match port.receive(&mut buffer) {
+                Ok(Received::Request(len)) => (buffer.memory(), buffer.request(len)),
                 Ok(Received::Again) => continue,
                 Ok(Received::End) => break Ok(()),
                 Err(err) => break Err(err),
             };
-            if is_forget(request) {
+            let header = InHeader::read_from(request);
+            if header.is_some_and(|header| is_forget(&header)) {
                 self.service.process(request, &*port);
                 continue;
             }
+            current::set_unique(header.map_or(0, |header| header.unique));
             if current::begin() == 0 {
                 self.shortage();
             }
             if cancel.is_cancelled() {
                 cancel = self.fresh_cancel(number);
             }
+            current::set_memory(Some(memory));
             self.service.process(request, &*port);
+            current::set_memory(None);
             current::end();
             let idle = self.idle.load(Ordering::Acquire);
             if idle > self.limits.max_idle && self.is_quiet() && self.try_leave(number) {
@@ -292,13 +296,12 @@ fn join(handle: JoinHandle<()>) {
 }
 
 /// Whether a request only lowers lookup counts.
-fn is_forget(request: &[u8]) -> bool {
-    InHeader::read_from(request)
-        .is_some_and(|header| matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET))
+fn is_forget(header: &InHeader) -> bool {
+    matches!(header.opcode, opcode::FORGET | opcode::BATCH_FORGET)
 }
 
 /// Signals are for the thread that waits for them: as long as this lives, threads start with all blocked but
-/// those that mean a fault of the thread itself.
+/// those that mean a fault of the thread itself, and the one by which a profile is made.
 struct BlockedSignals {
     before: SigSet,
 }
@@ -306,9 +309,15 @@ struct BlockedSignals {
 impl BlockedSignals {
     fn new() -> io::Result<Self> {
         let mut signals = SigSet::all();
-        for fault in
-            [Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSEGV, Signal::SIGSYS, Signal::SIGTRAP]
-        {
+        for fault in [
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGILL,
+            Signal::SIGSEGV,
+            Signal::SIGSYS,
+            Signal::SIGTRAP,
+            Signal::SIGPROF,
+        ] {
             signals.remove(fault);
         }
         let before = SigSet::thread_get_mask()?;
@@ -334,6 +343,7 @@ mod tests {
     use crossbeam_channel::Sender;
     use crossbeam_channel::unbounded;
 
+    use super::super::buffer::Spares;
     use super::*;
 
     /// A service whose requests come from a channel and wait until they are let go or cancelled.
@@ -353,7 +363,7 @@ mod tests {
     impl Port for FakePort {
         fn receive(&mut self, buffer: &mut Buffer) -> io::Result<Received> {
             let Ok(header) = self.requests.recv() else { return Ok(Received::End) };
-            buffer.room()[..size_of::<InHeader>()].copy_from_slice(header.as_bytes());
+            buffer.room()?[..size_of::<InHeader>()].copy_from_slice(header.as_bytes());
             Ok(Received::Request(size_of::<InHeader>()))
         }
 
@@ -365,15 +375,16 @@ mod tests {
     impl Service for Fake {
         fn join(&self) -> io::Result<(Box<dyn Port>, Buffer)> {
             let port = FakePort { requests: self.requests.clone(), device: Arc::clone(&self.device) };
-            Ok((Box::new(port), Buffer::new(0)?))
+            Ok((Box::new(port), Buffer::new(&Spares::new(0))?))
         }
 
         fn process(&self, request: &mut [u8], _port: &dyn Port) {
-            if is_forget(request) {
+            let header = InHeader::read_from(request).unwrap();
+            if is_forget(&header) {
                 self.started.send(Arc::default()).unwrap();
                 return;
             }
-            if InHeader::read_from(request).unwrap().opcode == REPLIED {
+            if header.opcode == REPLIED {
                 current::end();
             }
             let cancel = current::interrupt();

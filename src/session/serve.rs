@@ -9,9 +9,12 @@ use super::answer::Op;
 use super::answer::Subject;
 use super::answer::answer;
 use super::answer::forget;
+use super::arguments::Arguments;
+use super::current;
 use super::dirents::Dirents;
 use super::ffi::RawRequest;
 use crate::fs::Fault;
+use crate::fs::Payload;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
 use crate::fs::XattrMode;
@@ -60,7 +63,20 @@ pub(super) fn getattr(raw: RawRequest, ino: u64, fh: Option<u64>) {
 
 pub(super) fn setattr(raw: RawRequest, ino: u64, stat: &libc::stat, to_set: c_int, fh: Option<u64>) {
     let (change, size) = changes(stat, to_set);
-    answer(raw, Op::Setattr, Subject::Inode(ino), |vfs, ctx| {
+    // The kernel asks for one of these at a time, with what goes along: a new size has times, and drops bits of the mode.
+    let op = match (size, change.mode, change.uid.or(change.gid)) {
+        (Some(_), ..) => Op::Truncate,
+        (None, Some(_), None) => Op::Chmod,
+        (None, _, Some(_)) => Op::Chown,
+        (None, None, None) => Op::Utimens,
+    };
+    let arguments = match op {
+        Op::Truncate => Arguments::Size(size.unwrap_or_default()),
+        Op::Chmod => Arguments::Mode(change.mode.unwrap_or_default()),
+        Op::Chown => Arguments::Owner(change.uid, change.gid),
+        _ => Arguments::None,
+    };
+    answer(raw, op, Subject::Inode(ino).with(arguments), |vfs, ctx| {
         let (attr, ttl) = vfs.setattr(ctx, Ino(ino), fh.map(Fh), &change, size)?;
         Ok(Answer::Attr(Box::new(attr), ttl))
     });
@@ -86,13 +102,13 @@ fn changes(stat: &libc::stat, to_set: c_int) -> (SetAttr, Option<u64>) {
 }
 
 pub(super) fn mknod(raw: RawRequest, parent: u64, name: &OsStr, mode: u32) {
-    answer(raw, Op::Mknod, Subject::Name(parent, name), |vfs, ctx| {
+    answer(raw, Op::Mknod, Subject::Name(parent, name).with(Arguments::Mode(mode)), |vfs, ctx| {
         Ok(Answer::Entry(Box::new(vfs.mknod(ctx, Ino(parent), name, mode)?)))
     });
 }
 
 pub(super) fn mkdir(raw: RawRequest, parent: u64, name: &OsStr, mode: u32) {
-    answer(raw, Op::Mkdir, Subject::Name(parent, name), |vfs, ctx| {
+    answer(raw, Op::Mkdir, Subject::Name(parent, name).with(Arguments::Mode(mode)), |vfs, ctx| {
         Ok(Answer::Entry(Box::new(vfs.mkdir(ctx, Ino(parent), name, mode)?)))
     });
 }
@@ -119,20 +135,22 @@ pub(super) fn rename(raw: RawRequest, from: (u64, &OsStr), to: (u64, &OsStr), fl
 }
 
 pub(super) fn create(raw: RawRequest, parent: u64, name: &OsStr, mode: u32, flags: c_int) {
-    answer(raw, Op::Create, Subject::Name(parent, name), |vfs, ctx| {
+    let arguments = Arguments::ModeAndFlags(mode, flags);
+    answer(raw, Op::Create, Subject::Name(parent, name).with(arguments), |vfs, ctx| {
         let (entry, opened) = vfs.create(ctx, Ino(parent), name, mode, flags)?;
         Ok(Answer::Created(Box::new(entry), opened))
     });
 }
 
 pub(super) fn open(raw: RawRequest, ino: u64, flags: c_int) {
-    answer(raw, Op::Open, Subject::Inode(ino), |vfs, ctx| {
+    answer(raw, Op::Open, Subject::Inode(ino).with(Arguments::Flags(flags)), |vfs, ctx| {
         Ok(Answer::Opened(vfs.open(ctx, Ino(ino), flags)?))
     });
 }
 
 pub(super) fn read(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usize) {
-    answer(raw, Op::Read, Subject::Inode(ino), |vfs, ctx| {
+    let arguments = Arguments::Bytes { fh, size: len as u64, offset };
+    answer(raw, Op::Read, Subject::Inode(ino).with(arguments), |vfs, ctx| {
         let data = vfs.read(ctx, Fh(fh), offset, len)?;
         assert!(data.len() <= len, "{} bytes read where {len} were asked for", data.len());
         Ok(Answer::Data(data))
@@ -140,27 +158,29 @@ pub(super) fn read(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: usize) 
 }
 
 pub(super) fn write(raw: RawRequest, ino: u64, fh: u64, offset: u64, data: &[u8]) {
-    answer(raw, Op::Write, Subject::Inode(ino), |vfs, ctx| {
-        Ok(Answer::Written(vfs.write(ctx, Fh(fh), offset, data)?))
+    let arguments = Arguments::Bytes { fh, size: data.len() as u64, offset };
+    answer(raw, Op::Write, Subject::Inode(ino).with(arguments), |vfs, ctx| {
+        let payload = current::keep(data).map_or(Payload::Lent(data), Payload::Given);
+        Ok(Answer::Written(vfs.write(ctx, Fh(fh), offset, payload)?))
     });
 }
 
 pub(super) fn flush(raw: RawRequest, ino: u64, fh: u64) {
-    answer(raw, Op::Flush, Subject::Inode(ino), |vfs, ctx| {
+    answer(raw, Op::Flush, Subject::Inode(ino).with(Arguments::Handle(fh)), |vfs, ctx| {
         vfs.flush(ctx, Fh(fh))?;
         Ok(Answer::Done)
     });
 }
 
 pub(super) fn fsync(raw: RawRequest, ino: u64, fh: u64, data_only: bool) {
-    answer(raw, Op::Fsync, Subject::Inode(ino), |vfs, ctx| {
+    answer(raw, Op::Fsync, Subject::Inode(ino).with(Arguments::Handle(fh)), |vfs, ctx| {
         vfs.fsync(ctx, Fh(fh), data_only)?;
         Ok(Answer::Done)
     });
 }
 
 pub(super) fn release(raw: RawRequest, ino: u64, fh: u64) {
-    answer(raw, Op::Release, Subject::Inode(ino), |vfs, _| {
+    answer(raw, Op::Release, Subject::Inode(ino).with(Arguments::Handle(fh)), |vfs, _| {
         vfs.release(Fh(fh))?;
         Ok(Answer::Done)
     });
@@ -194,7 +214,7 @@ pub(super) fn readdirplus(raw: RawRequest, ino: u64, fh: u64, offset: u64, len: 
 }
 
 pub(super) fn releasedir(raw: RawRequest, ino: u64, fh: u64) {
-    answer(raw, Op::Releasedir, Subject::Inode(ino), |vfs, _| {
+    answer(raw, Op::Releasedir, Subject::Inode(ino).with(Arguments::Handle(fh)), |vfs, _| {
         vfs.releasedir(Fh(fh));
         Ok(Answer::Done)
     });

@@ -147,7 +147,7 @@ fn clone(device: BorrowedFd<'_>) -> io::Result<File> {
 
 /// Reads one request, whole, as the kernel gives them.
 fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Received> {
-    match nix::unistd::read(device, buffer.room()) {
+    match nix::unistd::read(device, buffer.room()?) {
         Ok(len) if len >= size_of::<InHeader>() => Ok(Received::Request(len)),
         Ok(0) => Ok(Received::End),
         Ok(len) => Err(io::Error::other(format!("{len} bytes are no request"))),

@@ -9,6 +9,8 @@ use std::time::Instant;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
+use crate::waiting;
+
 /// Counts the files that are being completed.
 #[derive(Default)]
 pub(super) struct Commits {
@@ -33,8 +35,10 @@ impl Commits {
         let running = Running(Arc::clone(self));
         let work = Arc::new(Mutex::new(Some(work)));
         let handed = Arc::clone(&work);
+        let request = waiting::link();
         let started = thread::Builder::new().name("commit".to_owned()).spawn(move || {
             let _running = running;
+            waiting::work_for(request);
             let work = handed.lock().take();
             if let Some(work) = work {
                 work();

@@ -27,6 +27,7 @@ use crate::fs::FileKind;
 use crate::fs::FileReader;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::Payload;
 use crate::fs::Result;
 use crate::fs::Slices;
 use crate::metrics;
@@ -286,7 +287,8 @@ impl Vfs {
     }
 
     /// Takes `data` at `offset`, all of it or nothing.
-    pub fn write(&self, ctx: &Ctx, fh: Fh, offset: u64, data: &[u8]) -> Result<usize> {
+    pub fn write(&self, ctx: &Ctx, fh: Fh, offset: u64, data: Payload<'_>) -> Result<usize> {
+        let len = data.len();
         match &*self.file(fh)? {
             OpenFile::Reading { .. } => Err(Fault::BadHandle.into()),
             OpenFile::Writing { stream, late: true, .. } if stream.is_finished() => {
@@ -298,7 +300,7 @@ impl Vfs {
                     // The first bytes of a file that was completed empty make it anew.
                     self.inodes.adopt(*ino, &stream.attr());
                 }
-                Ok(data.len())
+                Ok(len)
             }
         }
     }

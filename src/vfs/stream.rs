@@ -26,6 +26,7 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::Payload;
 use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
@@ -255,11 +256,12 @@ impl WriteStream {
 
     /// Takes `data` at `offset`. Bytes before the end of what was written cannot be changed any more: that
     /// fails with [`Fault::NotSupported`], and so does the file's completion then.
-    pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: &[u8]) -> Result<()> {
+    pub(super) fn write(self: &Arc<Self>, ctx: &Ctx, offset: u64, data: Payload<'_>) -> Result<()> {
         self.drop_privileges(ctx)?;
+        let len = data.len() as u64;
         let mut state = self.wait_for_offset(ctx, offset)?;
         if matches!(state.slot, Slot::Gone) {
-            state.written = state.written.max(offset + data.len() as u64);
+            state.written = state.written.max(offset + len);
             return Ok(());
         }
         if offset < state.written || !state.can_go_on() {
@@ -274,8 +276,11 @@ impl WriteStream {
         state.sparse |= gap > 0;
         self.with_writer(ctx, state, |writer, added| {
             append_zeros(writer, ctx, gap, added)?;
-            writer.append(ctx, data)?;
-            *added += data.len() as u64;
+            match data {
+                Payload::Lent(bytes) => writer.append(ctx, bytes)?,
+                Payload::Given(bytes) => writer.append_given(ctx, bytes)?,
+            }
+            *added += len;
             Ok(())
         })
     }

@@ -47,6 +47,8 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics;
+use crate::metrics::Source;
 
 /// Rounds over all workers when every one of them was reached and none had the bytes. More would not find
 /// what is gone, and this is enough for a worker that has just come back and reports its blocks.
@@ -341,7 +343,7 @@ impl Blocks {
             let read = result.map_err(Lost::to)?;
             let bytes = held.ready(&range).map_err(Lost::for_good)?;
             for part in bytes.iter().flat_map(Slices::parts) {
-                sink.push(part.clone());
+                sink.push(part.clone(), Source::Ufs);
             }
             self.ask_to_cache(block, info, worker, Some(worker), &read).await;
             return Ok(());
@@ -417,9 +419,9 @@ impl Blocks {
         let start = sink.offset() - self.layout.block_start(block);
         let range = start..start + sink.missing();
         let request = self.request(info, &range, ufs, sequential);
-        let mut result = self.stream(&server, request.clone(), sink).await;
+        let mut result = self.timed_stream(&server, request.clone(), sink).await;
         if matches!(&result, Err(failure) if failure.class == Class::Unauthenticated) {
-            result = self.stream(&server, request, sink).await;
+            result = self.timed_stream(&server, request, sink).await;
         }
         match result {
             Ok(()) => {
@@ -495,10 +497,19 @@ impl Blocks {
         }
     }
 
+    /// [`Self::stream`], counted as a call.
+    async fn timed_stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let result = self.stream(server, request, sink).await;
+        server.took(Rpc::ReadBlock, begun, result.is_err());
+        result
+    }
+
     /// One stream for one range, from its request to its end.
     async fn stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
         let limit = self.shared.options.data_read_timeout;
         let (block, length) = (request.block_id(), request.length());
+        sink.comes_from(server.shared_name());
         let id = server.ready().await?;
         let failed = |status: &tonic::Status| failure(Rpc::ReadBlock, &block, server.name(), status);
         // The server takes the end of the requests for a cancellation, so the sender outlives the last byte.
@@ -508,6 +519,7 @@ impl Blocks {
         let mut client = BlockWorkerClient::new(server.channel()).max_decoding_message_size(
             usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
         );
+        let _call = server.calls(Rpc::ReadBlock);
         self.shared.data.traffic.streams.add(1);
         self.shared.data.traffic.worker_calls.add(1);
         let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
@@ -524,8 +536,12 @@ impl Blocks {
             }
         };
         while sink.missing() > 0 {
+            let begun = Instant::now();
             let answer =
                 timeout(limit, answers.message()).await.map_err(late)?.map_err(|status| failed(&status))?;
+            if self.shared.options.block_read_metrics {
+                metrics::BLOCK_READ_CHUNK_REMOTE.record(begun.elapsed());
+            }
             let data =
                 answer.and_then(|answer| answer.chunk).and_then(|chunk| chunk.data).unwrap_or_default();
             if data.is_empty() {
@@ -537,7 +553,7 @@ impl Blocks {
                 return Err(FsError::because(Fault::Io, detail).into());
             }
             self.shared.data.traffic.received.add(data.len() as u64);
-            sink.push(data);
+            sink.push(data, Source::Remote);
         }
         // A worker that caches as it reads does so at the regular end of the stream. Readers have their bytes.
         let _ = timeout(self.shared.options.reader_close_timeout, answers.message()).await;
@@ -603,7 +619,10 @@ async fn cache(server: &Server, request: CacheRequest) -> Result<(), Failure> {
     let id = server.ready().await?;
     let block = request.block_id();
     server.sends(Rpc::Cache, &request);
+    let _call = server.calls(Rpc::Cache);
+    let begun = Instant::now();
     let result = BlockWorkerClient::new(server.channel()).cache(id.sign(request)).await;
+    server.took(Rpc::Cache, begun, result.is_err());
     result.map(drop).map_err(|status| failure(Rpc::Cache, &block, server.name(), &status))
 }
 

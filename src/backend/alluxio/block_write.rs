@@ -37,6 +37,7 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::metrics;
 
 /// Bytes kept to be sent again. All of a small file, the beginning of a large one.
 const KEPT_MAX: u64 = 4 << 20;
@@ -171,6 +172,15 @@ impl Writing {
         Ok(())
     }
 
+    /// Waits until the worker has room for everything and has got it, if only in memory.
+    pub(super) async fn arrive(&mut self) -> Result<()> {
+        match self.stream {
+            // Each write has waited for that.
+            Some(Stream::Local(_)) => Ok(()),
+            _ => self.flush().await,
+        }
+    }
+
     /// Lets go of what was kept: of a block that is full and waits for its commit, or when memory is short. What nobody
     /// has got yet is still needed.
     pub(super) fn forget_kept(&mut self) {
@@ -193,10 +203,21 @@ impl Writing {
     async fn try_write(&mut self, data: Bytes) -> Result<(), Failure> {
         match &mut self.stream {
             Some(stream) => {
-                let offset = self.written;
-                stream.write(&self.shared, offset, data).await
+                let (offset, length) = (self.written, data.len() as u64);
+                stream.write(&self.shared, offset, data).await?;
+                self.count(length);
+                Ok(())
             }
             None => self.open().await,
+        }
+    }
+
+    /// Counts `bytes` that the stream has taken.
+    fn count(&self, bytes: u64) {
+        match (&self.stream, &self.target) {
+            (Some(Stream::Local(_)), _) => metrics::BYTES_WRITTEN_LOCAL.add(bytes),
+            (Some(Stream::Remote(_)), Target::UfsFile(_)) => metrics::BYTES_WRITTEN_UFS.add(bytes),
+            (Some(Stream::Remote(_)) | None, _) => {}
         }
     }
 
@@ -287,6 +308,7 @@ impl Writing {
             offset += length;
         }
         self.stream = Some(stream);
+        self.count(offset);
         Ok(())
     }
 

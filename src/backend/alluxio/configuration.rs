@@ -2,6 +2,7 @@
 //! is for the layer above. Needs no authentication, so that the kind of authentication can be learnt from it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tonic::Request;
 
@@ -80,7 +81,10 @@ async fn get_configuration(master: &Master) -> Result<GetConfigurationPResponse>
             let message = GetConfigurationPOptions { raw_value: Some(true), ..Default::default() };
             server.sends(Rpc::GetConfiguration, &message);
             let call = client.get_configuration(Request::new(message));
-            match within(master.rpc_timeout(), call).await {
+            let begun = Instant::now();
+            let answer = within(master.rpc_timeout(), call).await;
+            server.took(Rpc::GetConfiguration, begun, answer.is_err());
+            match answer {
                 Ok(answer) => Ok(answer.into_inner()),
                 Err(status) => {
                     let failure = failure(Rpc::GetConfiguration, &"of the cluster", server.name(), &status);
@@ -101,7 +105,10 @@ async fn get_hashes(master: &Master) -> Result<(String, String)> {
             let mut client = MetaMasterConfigurationServiceClient::new(server.channel());
             server.sends(Rpc::GetConfigHash, &"");
             let call = client.get_config_hash(Request::new(GetConfigHashPOptions {}));
-            match within(master.rpc_timeout(), call).await {
+            let begun = Instant::now();
+            let answer = within(master.rpc_timeout(), call).await;
+            server.took(Rpc::GetConfigHash, begun, answer.is_err());
+            match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     Ok((answer.cluster_config_hash().to_owned(), answer.path_config_hash().to_owned()))

@@ -14,6 +14,7 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -50,6 +51,9 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+use crate::metrics;
+use crate::metrics::Calls;
+use crate::waiting;
 
 /// The metadata that carries the channel id.
 const CHANNEL_ID: &str = "channel-id";
@@ -81,7 +85,7 @@ pub(super) enum Use {
 
 /// A server, connected when it is first needed and again whenever the connection breaks.
 pub(super) struct Server {
-    name: String,
+    name: Arc<str>,
     channel: Channel,
     /// The user to authenticate as; none if servers want no authentication.
     user: Option<String>,
@@ -89,6 +93,7 @@ pub(super) struct Server {
     /// The live authentication. Cleared by the task that keeps its stream, and by `refresh`.
     session: Arc<ArcSwapOption<Session>>,
     authenticating: Flight,
+    calls: Arc<Calls>,
 }
 
 /// One authentication: its id is valid as long as this is.
@@ -134,7 +139,8 @@ impl Server {
             Authentication::NoSasl => None,
         };
         Ok(Self {
-            name,
+            calls: metrics::server(&name, Rpc::NAMES),
+            name: name.into(),
             channel,
             user,
             auth_timeout: options.auth_timeout,
@@ -148,6 +154,16 @@ impl Server {
         &self.name
     }
 
+    /// A call of `rpc` is under way as long as the result lives.
+    pub(super) fn calls(&self, rpc: Rpc) -> waiting::Call {
+        waiting::call(&self.name, rpc.name())
+    }
+
+    /// The name, to be kept.
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// The connection, shared by all who ask.
     pub(super) fn channel(&self) -> Channel {
         self.channel.clone()
@@ -156,6 +172,11 @@ impl Server {
     /// What is about to be sent, for the log of a mount that is to say so.
     pub(super) fn sends(&self, rpc: Rpc, message: &impl fmt::Debug) {
         log::debug!("{} is sent {rpc:?} {message:?}", self.name);
+    }
+
+    /// Counts a call of `rpc` that began at `begun` and ends now.
+    pub(super) fn took(&self, rpc: Rpc, begun: Instant, failed: bool) {
+        self.calls.record(rpc.place(), begun.elapsed(), failed);
     }
 
     /// The channel id to sign requests with. Authenticates if that has not been done since the last break.
@@ -180,9 +201,13 @@ impl Server {
     }
 
     async fn authenticate(&self, user: &str) -> Result<ChannelId, Failure> {
+        let _call = self.calls(Rpc::Authenticate);
         let id = Uuid::new_v4().to_string();
         let slot = Arc::downgrade(&self.session);
-        let session = match timeout(self.auth_timeout, open_session(self.channel(), id, user, slot)).await {
+        let begun = Instant::now();
+        let opened = timeout(self.auth_timeout, open_session(self.channel(), id, user, slot)).await;
+        self.took(Rpc::Authenticate, begun, !matches!(opened, Ok(Ok(_))));
+        let session = match opened {
             Ok(opened) => opened.map_err(|status| self.refusal(user, &status))?,
             Err(_) => {
                 let detail =
@@ -324,6 +349,11 @@ impl Connections {
         let pool = self.pool(target)?;
         let turn = pool.next.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::clone(&pool.servers[turn % pool.servers.len()]))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.pools.lock().len() * self.each
     }
 
     fn pool(&self, target: Target) -> Result<Arc<Pool>> {

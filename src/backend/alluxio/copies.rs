@@ -52,6 +52,15 @@ impl Copies {
         Ok(())
     }
 
+    /// Waits until the workers have room for everything and have got it.
+    pub(super) async fn arrive(&mut self) -> Result<()> {
+        for n in 0..self.0.len() {
+            self.keep_apart(n);
+            self.0[n].arrive().await?;
+        }
+        Ok(())
+    }
+
     /// Lets go of what was kept to be sent again.
     pub(super) fn forget_kept(&mut self) {
         self.0.iter_mut().for_each(Writing::forget_kept);

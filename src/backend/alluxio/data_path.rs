@@ -10,9 +10,9 @@ use super::backing::LEASES_MAX;
 use super::budget::Budget;
 use super::mapped_blocks::Mappings;
 use super::options::AlluxioOptions;
-use super::traffic::Counter;
 use super::traffic::Counters;
 use super::version::Versions;
+use crate::metrics::Counter;
 
 /// The shared part of all readers and writers.
 pub(super) struct DataPath {

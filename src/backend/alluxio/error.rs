@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::fs::Fault;
 use crate::fs::FsError;
+use crate::metrics;
 
 /// The calls that this backend makes. A code can mean different things in different calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,75 @@ pub(super) enum Rpc {
     OpenLocalBlock,
     CreateLocalBlock,
     Cache,
+    MetricsHeartbeat,
+}
+
+impl Rpc {
+    /// What Alluxio calls them, by [`Rpc::place`].
+    pub(super) const NAMES: &[&str] = &[
+        "Authenticate",
+        "GetServiceVersion",
+        "GetConfiguration",
+        "GetConfigHash",
+        "GetMasterInfo",
+        "CheckAccess",
+        "CompleteFile",
+        "CreateDirectory",
+        "CreateFile",
+        "GetFilePath",
+        "GetNewBlockIdForFile",
+        "GetStatus",
+        "ListStatus",
+        "Delete",
+        "Rename",
+        "SetAttribute",
+        "GetBlockInfo",
+        "GetBlockMasterInfo",
+        "GetWorkerInfoList",
+        "ReadBlock",
+        "WriteBlock",
+        "OpenLocalBlock",
+        "CreateLocalBlock",
+        "Cache",
+        "MetricsHeartbeat",
+    ];
+
+    /// Its place in [`Rpc::NAMES`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Authenticate => 0,
+            Self::GetServiceVersion => 1,
+            Self::GetConfiguration => 2,
+            Self::GetConfigHash => 3,
+            Self::GetMasterInfo => 4,
+            Self::CheckAccess => 5,
+            Self::CompleteFile => 6,
+            Self::CreateDirectory => 7,
+            Self::CreateFile => 8,
+            Self::GetFilePath => 9,
+            Self::GetNewBlockIdForFile => 10,
+            Self::GetStatus => 11,
+            Self::ListStatus => 12,
+            Self::Remove => 13,
+            Self::Rename => 14,
+            // The same method.
+            Self::SetAttribute | Self::SetXattr => 15,
+            Self::GetBlockInfo => 16,
+            Self::GetBlockMasterInfo => 17,
+            Self::GetWorkerInfoList => 18,
+            Self::ReadBlock => 19,
+            Self::WriteBlock => 20,
+            Self::OpenLocalBlock => 21,
+            Self::CreateLocalBlock => 22,
+            Self::Cache => 23,
+            Self::MetricsHeartbeat => 24,
+        }
+    }
+
+    /// As it is called in what people read.
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES[self.place()]
+    }
 }
 
 /// What a caller can do about a failure.
@@ -84,6 +154,9 @@ impl From<Failure> for FsError {
 
 /// What `status` means as the answer of `server` to `rpc` about `subject`: a path, a block, a service.
 pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &Status) -> Failure {
+    if status.code() == Code::ResourceExhausted {
+        metrics::BUSY_EXCEPTIONS.count();
+    }
     let class = class(status);
     let fault = match class {
         Class::Connection if status.code() == Code::DeadlineExceeded => Fault::TimedOut,

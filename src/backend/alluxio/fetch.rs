@@ -21,6 +21,11 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics::Source;
+use crate::waiting;
+
+/// What a reader of a range waits for: the bytes that the call of this name brings.
+const WAIT: &str = "ReadBlock";
 
 /// One range being fetched, or fetched already.
 pub(super) struct Fetch {
@@ -44,17 +49,19 @@ struct Arrived {
 }
 
 struct State {
-    /// In order, without gaps; each with the offset in the file of its first byte.
-    parts: Vec<(u64, Bytes)>,
+    /// In order, without gaps; each with the offset in the file of its first byte, and where it comes from.
+    parts: Vec<(u64, Bytes, Source)>,
     /// End of what has arrived.
     end: u64,
     failure: Option<FsError>,
+    /// Who was asked for it last.
+    server: Option<Arc<str>>,
 }
 
 impl Fetch {
     /// A fetch of what was ordered, and the place for its bytes. It does nothing by itself.
     pub(super) fn new(order: Order) -> Self {
-        let state = State { parts: Vec::new(), end: order.range.start, failure: None };
+        let state = State { parts: Vec::new(), end: order.range.start, failure: None, server: None };
         Self {
             range: order.range,
             sequential: order.sequential,
@@ -102,6 +109,8 @@ impl Fetch {
             if let Some(slices) = self.ready(range)? {
                 return Ok(slices);
             }
+            let server = self.arrived.state.lock().server.clone();
+            let _wait = waiting::wait(&server.unwrap_or_default(), WAIT);
             changed.await;
         }
     }
@@ -126,17 +135,23 @@ impl Drop for Fetch {
 impl State {
     fn slices(&self, range: &Range<u64>) -> Slices {
         let mut slices = Slices::new();
-        let first = self.parts.partition_point(|(start, part)| start + part.len() as u64 <= range.start);
-        for (start, part) in self.parts[first..].iter().take_while(|(start, _)| *start < range.end) {
+        let first = self.parts.partition_point(|(start, part, _)| start + part.len() as u64 <= range.start);
+        for (start, part, source) in self.parts[first..].iter().take_while(|(start, ..)| *start < range.end) {
             let from = range.start.saturating_sub(*start) as usize;
             let to = part.len().min((range.end - start) as usize);
-            slices.push(part.slice(from..to));
+            slices.push_from(part.slice(from..to), *source);
         }
         slices
     }
 }
 
 impl Sink {
+    /// The worker `server` was asked for what is missing.
+    pub(super) fn comes_from(&self, server: Arc<str>) {
+        self.arrived.state.lock().server = Some(server);
+        self.arrived.changed.notify_waiters();
+    }
+
     /// Where the next byte belongs.
     pub(super) fn offset(&self) -> u64 {
         self.arrived.state.lock().end
@@ -147,8 +162,8 @@ impl Sink {
         self.end - self.offset()
     }
 
-    /// Takes the bytes that follow; what lies beyond the end of the range is cut off.
-    pub(super) fn push(&self, mut part: Bytes) {
+    /// Takes the bytes that follow, from `source`; what lies beyond the end of the range is cut off.
+    pub(super) fn push(&self, mut part: Bytes, source: Source) {
         let mut state = self.arrived.state.lock();
         part.truncate(usize::try_from(self.end - state.end).unwrap_or(usize::MAX));
         if part.is_empty() {
@@ -156,7 +171,7 @@ impl Sink {
         }
         let start = state.end;
         state.end += part.len() as u64;
-        state.parts.push((start, part));
+        state.parts.push((start, part, source));
         drop(state);
         self.arrived.changed.notify_waiters();
     }
@@ -195,13 +210,13 @@ mod tests {
     fn reads_get_slices_of_what_arrived() {
         let fetch = fetch(100..110);
         let sink = fetch.sink();
-        sink.push(Bytes::from_static(b"0123"));
-        sink.push(Bytes::from_static(b"456"));
+        sink.push(Bytes::from_static(b"0123"), Source::Remote);
+        sink.push(Bytes::from_static(b"456"), Source::Remote);
         assert_eq!((sink.offset(), sink.missing()), (107, 3));
         assert_eq!(fetch.ready(&(102..106)).unwrap().unwrap().to_vec(), b"2345");
         assert_eq!(fetch.ready(&(104..107)).unwrap().unwrap().parts().len(), 1);
         assert!(fetch.ready(&(106..108)).unwrap().is_none());
-        sink.push(Bytes::from_static(b"789 and more than was asked for"));
+        sink.push(Bytes::from_static(b"789 and more than was asked for"), Source::Remote);
         assert_eq!(fetch.ready(&(100..110)).unwrap().unwrap().to_vec(), b"0123456789");
         assert_eq!(sink.missing(), 0);
     }
@@ -214,9 +229,9 @@ mod tests {
         let mut read = pin!(fetch.read(&wanted));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(read.as_mut().poll(&mut cx).is_pending());
-        sink.push(Bytes::from_static(b"ab"));
+        sink.push(Bytes::from_static(b"ab"), Source::Remote);
         assert!(read.as_mut().poll(&mut cx).is_pending());
-        sink.push(Bytes::from_static(b"cd"));
+        sink.push(Bytes::from_static(b"cd"), Source::Remote);
         assert!(matches!(read.as_mut().poll(&mut cx), Poll::Ready(Ok(slices)) if slices.to_vec() == b"abcd"));
     }
 
@@ -224,7 +239,7 @@ mod tests {
     fn a_task_that_ends_early_fails_the_rest_but_not_what_is_here() {
         let fetch = fetch(0..4);
         let sink = fetch.sink();
-        sink.push(Bytes::from_static(b"ab"));
+        sink.push(Bytes::from_static(b"ab"), Source::Remote);
         drop(sink);
         assert!(fetch.failed());
         assert_eq!(fetch.ready(&(0..2)).unwrap().unwrap().to_vec(), b"ab");
@@ -235,7 +250,7 @@ mod tests {
     fn a_complete_fetch_does_not_fail_afterwards() {
         let fetch = fetch(0..2);
         let sink = fetch.sink();
-        sink.push(Bytes::from_static(b"ab"));
+        sink.push(Bytes::from_static(b"ab"), Source::Remote);
         sink.fail(Fault::TimedOut.into());
         drop(sink);
         assert!(!fetch.failed());
@@ -260,7 +275,7 @@ mod tests {
         let sink = fetch.sink();
         let (closing, close) = tokio::sync::oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            sink.push(Bytes::from_static(b"ab"));
+            sink.push(Bytes::from_static(b"ab"), Source::Remote);
             close.await
         });
         fetch.started(task.abort_handle());

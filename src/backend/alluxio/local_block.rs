@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -138,6 +139,7 @@ async fn lease(
     let (requests, receiver) = mpsc::channel(1);
     let request = OpenLocalBlockRequest { block_id: Some(block_id), promote: Some(promote) };
     server.sends(Rpc::OpenLocalBlock, &request);
+    let _call = server.calls(Rpc::OpenLocalBlock);
     requests.try_send(request).expect("the queue is empty and its receiver is here");
     let mut client = BlockWorkerClient::new(server.channel());
     let call = async {
@@ -147,7 +149,10 @@ async fn lease(
     };
     let late =
         |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
-    let (answer, answers) = timeout(limit, call).await.map_err(late)?.map_err(|status: tonic::Status| {
+    let begun = Instant::now();
+    let outcome = timeout(limit, call).await;
+    server.took(Rpc::OpenLocalBlock, begun, !matches!(outcome, Ok(Ok(_))));
+    let (answer, answers) = outcome.map_err(late)?.map_err(|status: tonic::Status| {
         let failure = failure(Rpc::OpenLocalBlock, &block_id, server.name(), &status);
         if failure.class == Class::Unauthenticated {
             server.refresh(&id);

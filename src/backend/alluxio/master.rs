@@ -11,6 +11,8 @@ use std::fmt::Debug;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -82,11 +84,14 @@ use super::proto::grpc::meta::meta_master_client_service_client::MetaMasterClien
 use super::retry::Backoff;
 use super::settings::Settings;
 use super::times::Xattrs;
-use super::traffic::Counter;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::metrics;
+use crate::metrics::Calls;
+use crate::metrics::Counter;
+use crate::waiting;
 
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
@@ -337,7 +342,10 @@ impl Master {
         let message = GetNewBlockIdForFilePRequest { path: text(path), options: Some(options) };
         let send =
             |channel, request| async move { self.files(channel).get_new_block_id_for_file(request).await };
-        let answer = self.attempt(Rpc::GetNewBlockIdForFile, path, message, &send).await?;
+        let begun = Instant::now();
+        let answer = self.attempt(Rpc::GetNewBlockIdForFile, path, message, &send).await;
+        calls().record(Rpc::GetNewBlockIdForFile.place(), begun.elapsed(), answer.is_err());
+        let answer = answer?;
         Ok(answer.id.ok_or_else(|| incomplete_answer(Rpc::GetNewBlockIdForFile, path))?)
     }
 
@@ -591,7 +599,16 @@ impl Master {
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        self.repeat(|| self.attempt(rpc, subject, message.clone(), &send)).await
+        let (begun, attempts) = (Instant::now(), AtomicU32::new(0));
+        let attempt = || {
+            if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
+                calls().retry(rpc.place());
+            }
+            self.attempt(rpc, subject, message.clone(), &send)
+        };
+        let outcome = self.repeat(attempt).await;
+        calls().record(rpc.place(), begun.elapsed(), outcome.is_err());
+        outcome
     }
 
     /// Makes `attempt` until it succeeds, its failure is final, or the time for retries is over.
@@ -621,7 +638,10 @@ impl Master {
                 }
                 Class::Connection => {}
             }
-            if !backoff.wait().await {
+            let pause = waiting::wait(&Arc::default(), "a pause before the next attempt");
+            let goes_on = backoff.wait().await;
+            drop(pause);
+            if !goes_on {
                 let (attempts, time) = (backoff.attempts(), backoff.elapsed().as_secs_f32());
                 return Err(failure
                     .error
@@ -654,8 +674,10 @@ impl Master {
             }
         };
         server.sends(rpc, &message);
+        let _call = server.calls(rpc);
         let begun = Instant::now();
         let result = within(self.options.rpc_timeout, send(server.channel(), id.sign(message))).await;
+        server.took(rpc, begun, result.is_err());
         self.note_time(rpc, subject, server.name(), begun.elapsed(), result.as_ref().err());
         let status = match result {
             Ok(answer) => return Ok(answer.into_inner()),
@@ -705,6 +727,11 @@ impl Master {
     fn operation_id(&self) -> Option<FsOpPId> {
         self.options.include_operation_id.then(|| operation_id(Uuid::new_v4()))
     }
+}
+
+/// Calls to masters as their callers see them, with all attempts.
+fn calls() -> &'static Calls {
+    metrics::all_servers(Rpc::NAMES)
 }
 
 /// Whether a request that failed so may have been carried out.

@@ -46,6 +46,7 @@ mod version;
 mod window;
 mod worker;
 mod workers;
+mod write_job;
 mod writer;
 mod xattrs;
 

@@ -267,6 +267,8 @@ pub struct AlluxioOptions {
     pub rpc_timeout: Duration,
     /// `alluxio.user.logging.threshold`: calls to a master that take as long are logged as warnings.
     pub logging_threshold: Duration,
+    /// Whether the wait for each message of a block is measured.
+    pub block_read_metrics: bool,
     /// `alluxio.user.master.polling.timeout`: for one master's answer whether it is the primary.
     pub polling_timeout: Duration,
     /// Longest wait for a TCP connection.
@@ -529,6 +531,7 @@ impl Default for AlluxioOptions {
             },
             rpc_timeout: Duration::from_secs(10 * 60),
             logging_threshold: Duration::from_secs(10),
+            block_read_metrics: false,
             polling_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
 

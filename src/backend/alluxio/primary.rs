@@ -2,6 +2,7 @@
 //! the question for a service's version tells them apart.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tokio::join;
@@ -152,7 +153,10 @@ async fn version(server: &Server, service: ServiceType, standby: bool) -> Result
         // Absent, as the Java client has it, a standby master refuses to answer.
         allowed_on_standby_masters: standby.then_some(true),
     };
-    Ok(client.get_service_version(request).await?.into_inner().version())
+    let begun = Instant::now();
+    let answer = client.get_service_version(request).await;
+    server.took(Rpc::GetServiceVersion, begun, answer.is_err());
+    Ok(answer?.into_inner().version())
 }
 
 /// What `status` says of a master that is not the primary; an answer that no master gives is a failure.

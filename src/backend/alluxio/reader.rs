@@ -19,6 +19,8 @@ use crate::fs::FsPath;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics;
+use crate::metrics::Source;
 
 /// Opens the complete file `path`, a path in Alluxio.
 pub(super) fn open(shared: &Arc<Shared>, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
@@ -57,7 +59,10 @@ impl FileReader for Reader {
         let mut slices = Slices::new();
         for Piece { block, range } in layout.pieces(wanted.clone()) {
             match self.version.mapped(ctx, block)? {
-                Some(bytes) => slices.push(bytes.slice(range.start as usize..range.end as usize)),
+                Some(bytes) => {
+                    metrics::BYTES_READ_LOCAL.add(range.end - range.start);
+                    slices.push_from(bytes.slice(range.start as usize..range.end as usize), Source::Local);
+                }
                 None => {
                     let start = layout.block_start(block);
                     slices.append(self.version.fetched(ctx, start + range.start..start + range.end)?);

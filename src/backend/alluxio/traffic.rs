@@ -4,8 +4,8 @@
 use std::fmt;
 use std::fmt::Display;
 use std::fmt::Formatter;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+
+use crate::metrics::Counter;
 
 /// Counters of one backend.
 #[derive(Default)]
@@ -17,10 +17,6 @@ pub(super) struct Counters {
     /// Streams and calls to workers of every kind.
     pub(super) worker_calls: Counter,
 }
-
-/// A number that only grows.
-#[derive(Default)]
-pub(super) struct Counter(AtomicU64);
 
 /// What went over the wire since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,18 +43,6 @@ impl Display for Traffic {
             "calls: {master_calls} to masters, {worker_calls} to workers; {received} bytes received in "
         )?;
         write!(out, "{streams} streams, {sent} bytes sent, {mapped} blocks mapped")
-    }
-}
-
-impl Counter {
-    /// Adds `amount`.
-    pub(super) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    /// The sum.
-    pub(super) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

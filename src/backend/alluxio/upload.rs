@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -33,6 +34,7 @@ use super::error::Rpc;
 use super::error::failure;
 use crate::fs::Fault;
 use crate::fs::FsError;
+use crate::waiting;
 
 /// How long a connection gets to carry an abort. A stalled one cannot, and is given up: without its end the
 /// worker does not commit either.
@@ -56,7 +58,9 @@ pub(super) struct Upload<T, U> {
     /// Tells the call that the stream was lost.
     kept: oneshot::Sender<()>,
     /// The worker's, for messages.
-    name: String,
+    name: Arc<str>,
+    /// What it is called in what people read.
+    rpc: Rpc,
 }
 
 impl<T, U> Upload<T, U>
@@ -81,15 +85,17 @@ where
         }
         let (sender, answers) = mpsc::unbounded_channel();
         let (kept, lost) = oneshot::channel();
-        let name = server.name().to_owned();
+        let name = server.shared_name();
         let server = Arc::clone(server);
         // In a task of its own: the headers of the answer come with the first answer, which may be the last.
+        let begun = Instant::now();
         let call = shared.bridge.spawn(async move {
             let call = drive(server.channel(), &id, subject.rpc, requests, &sender);
             let status = tokio::select! {
                 result = call => result,
                 () = given_up(lost) => Err(Status::cancelled("given up")),
             };
+            server.took(subject.rpc, begun, status.is_err());
             status.map_err(|status| {
                 let failure = failure(subject.rpc, &subject.block_id, server.name(), &status);
                 if failure.class == Class::Unauthenticated {
@@ -98,11 +104,12 @@ where
                 failure
             })
         });
-        Ok(Self { outbox, answers, call, kept, name })
+        Ok(Self { outbox, answers, call, kept, name, rpc: subject.rpc })
     }
 
     /// Hands over a request; waits up to `limit` for room in the queue.
     pub(super) async fn send(&mut self, request: T, limit: Duration) -> Result<(), Failure> {
+        let _wait = waiting::call(&self.name, self.rpc.name());
         let sent = tokio::select! {
             biased;
             // A worker that has refused the data reads no more of it, and the queue stays full.
@@ -120,6 +127,7 @@ where
 
     /// Waits up to `limit` for the next answer.
     pub(super) async fn answer(&mut self, limit: Duration) -> Result<U, Failure> {
+        let _wait = waiting::call(&self.name, self.rpc.name());
         match timeout(limit, self.answers.recv()).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(self.verdict().await),
@@ -133,6 +141,7 @@ where
     /// Commits what was sent: ends the stream and waits up to `limit` for the server's OK. Returns the last answer,
     /// if there was one.
     pub(super) async fn commit(mut self, limit: Duration) -> Result<Option<U>, Failure> {
+        let _wait = waiting::call(&self.name, self.rpc.name());
         self.outbox.commit();
         let late = |_| {
             let detail = format!("{} did not commit within {limit:?}", self.name);

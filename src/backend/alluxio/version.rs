@@ -38,6 +38,8 @@ use crate::fs::FsPath;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics::Source;
+use crate::waiting;
 
 /// How often a read begins anew because a fetch failed that others had started before it came. What one handle's fetch
 /// met, after however long, is not the verdict on another's.
@@ -276,6 +278,7 @@ impl Version {
             return Ok(None);
         }
         self.shared.data.versions.make_room();
+        let _wait = waiting::wait(&Arc::default(), "memory (alluxio.fuse.memory.limit)");
         self.shared.bridge.run(ctx, None, async { Ok(memory.admit(bytes).await) })
     }
 
@@ -296,7 +299,8 @@ impl Version {
             }
             let result = match ready(&plan) {
                 Ok(None) => self.shared.bridge.run(ctx, None, arrival(&plan)),
-                Ok(Some(slices)) => Ok(slices),
+                // Nobody had to be asked for it.
+                Ok(Some(slices)) => Ok(slices.from_source(Source::Memory)),
                 Err(error) => Err(error),
             };
             match result {

@@ -1,4 +1,4 @@
-//! A file that is being written: the front that the caller appends to, and the job that carries the data to
+//! A file that is being written: the front that the caller appends to. The job (`write_job.rs`) carries the data to
 //! workers and talks to the master.
 //!
 //! The job runs on its own, so an interrupted caller never leaves half a call behind: what was taken is
@@ -14,38 +14,32 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytes::BytesMut;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::Shared;
-use super::block_write::Target;
-use super::block_write::Writing;
 use super::budget::Permit;
 use super::budget::Use;
 use super::chunk::Own;
 use super::chunk::chunk;
-use super::copies::Copies;
 use super::incomplete::IncompleteFile;
-use super::leftovers::remove_incomplete;
-use super::master::Change;
-use super::master::UfsEnd;
 use super::options::PathOptions;
 use super::options::WriteType;
-use super::proto::dataserver::CreateUfsFileOptions;
 use super::proto::grpc::file::FileInfo;
+use super::write_job::Command;
+use super::write_job::Job;
+use super::write_job::Notes;
+use super::write_job::job_died;
+use super::write_job::remove;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
-use crate::fs::Fault;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Timestamp;
+use crate::waiting;
 
 /// How long a caller's interrupt is not heeded. A signal that does not end a process (a timer, a runtime that
 /// preempts its threads) must not fail a write that is about to succeed; one that does may wait this long.
@@ -56,12 +50,6 @@ const QUEUE_MAX: usize = 4;
 
 /// A worker takes messages of up to 4 MiB, of which ten bytes are not data.
 const CHUNK_MAX: u64 = (4 << 20) - 64;
-
-/// Blocks that are being committed at a time.
-const COMMITS_MAX: usize = 8;
-
-/// How long a path may be missing: between a rename at the master and the word of it.
-const RENAME_TIME: Duration = Duration::from_secs(2);
 
 /// Makes the file `place`, a path in Alluxio.
 pub(super) fn create(
@@ -89,30 +77,6 @@ pub(super) fn create(
     let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
     writer.attr = shared.attr(&info);
     Ok((writer.attr.clone(), Box::new(writer)))
-}
-
-fn job_died() -> FsError {
-    FsError::because(Fault::Io, "the task of this file has ended")
-}
-
-/// What the front tells the job.
-enum Command {
-    Data(Bytes),
-    /// Memory is short: what is only held to be sent again goes.
-    Squeeze,
-    Sync(oneshot::Sender<Result<()>>),
-    Commit(oneshot::Sender<Result<()>>),
-}
-
-/// What the two tell each other out of order.
-#[derive(Default)]
-struct Notes {
-    /// Why the job has ended. Every later call fails with it.
-    failure: Mutex<Option<FsError>>,
-    /// The path, if it changed since the job looked.
-    renamed: Mutex<Option<FsPath>>,
-    /// Told of every rename.
-    moved: Notify,
 }
 
 /// The caller's side.
@@ -200,6 +164,17 @@ impl Writer {
         }
     }
 
+    /// The same without that copy.
+    fn take_given(&mut self, mut data: Bytes) {
+        self.cut();
+        self.written += data.len() as u64;
+        while !data.is_empty() {
+            let part = data.split_to(data.len().min(self.chunk));
+            let memory = self.shared.data.memory.charge(Use::Write, part.len() as u64);
+            self.overflow.push_back(chunk(part, Some(memory), &self.own));
+        }
+    }
+
     fn cut(&mut self) {
         if !self.pending.is_empty() {
             let bytes = self.pending.split().freeze();
@@ -226,6 +201,18 @@ impl Writer {
                 () = commands.closed() => Err(Self::verdict(notes)),
             }
         })
+    }
+
+    /// Waits until what was taken before is on its way, and there is memory for `bytes` more.
+    fn get_ready(&mut self, ctx: &Ctx, bytes: u64) -> Result<()> {
+        self.check()?;
+        if !self.overflow.is_empty() {
+            wait(&self.shared, ctx, Self::drain(&mut self.overflow, &self.commands, &self.notes))?;
+        }
+        if !self.shared.data.memory.has_room(bytes) {
+            self.wait_for_room(ctx, bytes)?;
+        }
+        Ok(())
     }
 
     /// Hands over what there is room for.
@@ -266,6 +253,7 @@ impl Writer {
 /// Waits like the bridge, but hears an interrupt only after a while. The job bounds its own steps, and may be going to
 /// another worker meanwhile.
 fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) -> Result<T> {
+    let _wait = waiting::wait(&Arc::default(), "data of the file on its way to a worker");
     let mut future = pin!(future);
     let patience = Instant::now() + PATIENCE;
     match shared.bridge.run(&Ctx::daemon(), Some(patience), async { Ok(future.as_mut().await) }) {
@@ -276,16 +264,16 @@ fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) 
 
 impl FileWriter for Writer {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
-        self.check()?;
-        if !self.overflow.is_empty() {
-            wait(&self.shared, ctx, Self::drain(&mut self.overflow, &self.commands, &self.notes))?;
-        }
-        let bytes = data.len() as u64;
-        if !self.shared.data.memory.has_room(bytes) {
-            self.wait_for_room(ctx, bytes)?;
-        }
+        self.get_ready(ctx, data.len() as u64)?;
         // From here on nothing waits, so that data is taken as a whole or not at all.
         self.take(data);
+        self.offer();
+        Ok(())
+    }
+
+    fn append_given(&mut self, ctx: &Ctx, data: Bytes) -> Result<()> {
+        self.get_ready(ctx, data.len() as u64)?;
+        self.take_given(data);
         self.offer();
         Ok(())
     }
@@ -319,315 +307,5 @@ impl FileWriter for Writer {
             }
             Err(err) => log::warn!("a file that is being written was moved to {to}: {err}"),
         }
-    }
-}
-
-/// The other side: owns the streams and the incomplete file.
-struct Job {
-    shared: Arc<Shared>,
-    at: Arc<PathOptions>,
-    notes: Arc<Notes>,
-    file: IncompleteFile,
-    /// It is to take the place of another file.
-    beside: bool,
-    block_size: u64,
-    length: u64,
-    /// As whose, and with which mode, the under file system has made it.
-    made: CreateUfsFileOptions,
-    /// The way into Alluxio; none for a file that only the under file system gets, or no longer.
-    blocks: Option<Blocks>,
-    /// The way into the under file system.
-    ufs: Option<Writing>,
-}
-
-/// The blocks of the file that are not committed.
-#[derive(Default)]
-struct Blocks {
-    current: Option<Copies>,
-    /// Full blocks of a file whose only copy they are. A committed block may be evicted, and a file that is larger
-    /// than the store would silently evict its own beginning; blocks that are not committed cannot be, and the
-    /// store says that it is full.
-    held: Vec<Copies>,
-    commits: JoinSet<Result<()>>,
-}
-
-impl Job {
-    fn new(
-        shared: Arc<Shared>,
-        at: Arc<PathOptions>,
-        notes: Arc<Notes>,
-        file: IncompleteFile,
-        info: &FileInfo,
-        beside: bool,
-    ) -> Self {
-        let write_type = at.write_type;
-        let made = ufs_file(info);
-        let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough).then(|| {
-            Writing::new(Arc::clone(&shared), Arc::clone(&at), Target::UfsFile(Box::new(made.clone())))
-        });
-        let blocks = (write_type != WriteType::Through).then(Blocks::default);
-        let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
-        let block_size = if block_size == 0 { at.block_size } else { block_size };
-        Self { shared, at, notes, file, beside, block_size, length: 0, made, blocks, ufs }
-    }
-
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        match self.serve(&mut commands).await {
-            Ok(true) => return,
-            Ok(false) => log::debug!("{} is given up by its writer", self.file.path()),
-            Err(err) => {
-                log::debug!("{} is given up: {err}", self.file.path());
-                // Before the receiver goes, which is how the front notices.
-                *self.notes.failure.lock() = Some(err);
-            }
-        }
-        drop(commands);
-        self.blocks = None;
-        self.ufs = None;
-        remove(&self.shared, &self.file).await;
-    }
-
-    /// Carries out commands to the commit (true), or to the end of the front (false).
-    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<bool> {
-        while let Some(command) = commands.recv().await {
-            match command {
-                Command::Data(data) => self.write(data).await?,
-                Command::Squeeze => self.forget_kept(),
-                Command::Sync(reply) => {
-                    let result = self.flush().await;
-                    // Nobody listens if the caller was interrupted; the data is there all the same.
-                    let _ = reply.send(result.clone());
-                    result?;
-                }
-                Command::Commit(mut reply) => {
-                    let result = tokio::select! {
-                        result = self.commit() => result,
-                        () = reply.closed() => return Ok(false),
-                    };
-                    if result.is_ok() {
-                        self.completed();
-                    }
-                    let _ = reply.send(result.clone());
-                    return result.map(|()| true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// The file is complete. One that is to take the place of another is not at its place yet.
-    fn completed(&mut self) {
-        if self.beside
-            && let Some(entry) = self.file.hand_over()
-        {
-            self.shared.beside.lock().insert(self.file.file_id(), entry);
-        }
-        self.file.ended();
-    }
-
-    fn forget_kept(&mut self) {
-        let blocks = self.blocks.as_mut().into_iter();
-        let blocks = blocks.flat_map(|blocks| blocks.held.iter_mut().chain(&mut blocks.current));
-        blocks.for_each(Copies::forget_kept);
-        self.ufs.iter_mut().for_each(Writing::forget_kept);
-    }
-
-    async fn write(&mut self, data: Bytes) -> Result<()> {
-        self.length += data.len() as u64;
-        if self.blocks.is_some()
-            && let Err(err) = self.write_blocks(data.clone()).await
-        {
-            self.give_up_caching(err)?;
-        }
-        match &mut self.ufs {
-            Some(ufs) => ufs.write(data).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Alluxio cannot take the data. The file goes on if the under file system gets it anyway.
-    fn give_up_caching(&mut self, err: FsError) -> Result<()> {
-        if self.ufs.is_none() {
-            return Err(err);
-        }
-        log::warn!("{} goes to the under file system only: {err}", self.file.path());
-        self.blocks = None;
-        Ok(())
-    }
-
-    async fn write_blocks(&mut self, mut data: Bytes) -> Result<()> {
-        while !data.is_empty() {
-            let mut block = match self.blocks.as_mut().and_then(|blocks| blocks.current.take()) {
-                Some(block) => block,
-                None => self.next_block().await?,
-            };
-            let room = usize::try_from(self.block_size - block.written()).unwrap_or(usize::MAX);
-            block.write(data.split_to(room.min(data.len()))).await?;
-            let Some(blocks) = &mut self.blocks else { return Ok(()) };
-            if block.written() < self.block_size {
-                blocks.current = Some(block);
-            } else if self.at.write_type == WriteType::MustCache {
-                block.forget_kept();
-                blocks.held.push(block);
-            } else {
-                blocks.commit(block).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn next_block(&mut self) -> Result<Copies> {
-        self.follow_rename();
-        let id = match self.shared.master.new_block(&mut self.file).await {
-            Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
-            result => result?,
-        };
-        let pin = self.at.write_type == WriteType::AsyncThrough;
-        Ok(Copies::new(&self.shared, &self.at, &Target::Block { id, size: self.block_size, pin }))
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        if let Some(blocks) = &mut self.blocks
-            && let Err(err) = blocks.flush().await
-        {
-            self.give_up_caching(err)?;
-        }
-        match &mut self.ufs {
-            Some(ufs) => ufs.flush().await,
-            None => Ok(()),
-        }
-    }
-
-    async fn commit(&mut self) -> Result<()> {
-        let ufs = match self.ufs.take() {
-            Some(ufs) => Some(UfsEnd { length: self.length, content_hash: ufs.commit().await? }),
-            None => None,
-        };
-        if let Some(blocks) = self.blocks.take()
-            && let Err(err) = blocks.finish().await
-        {
-            if ufs.is_none() {
-                return Err(err);
-            }
-            log::warn!("{} is in the under file system only: {err}", self.file.path());
-        }
-        self.follow_rename();
-        let through = ufs.is_some();
-        match self.shared.master.complete_file(&self.file, &self.at, ufs.clone()).await {
-            Err(err) if self.was_renamed(&err).await => {
-                self.shared.master.complete_file(&self.file, &self.at, ufs).await?;
-            }
-            result => result?,
-        }
-        if through && let Err(err) = self.tell_ufs().await {
-            log::warn!("{} has another owner or mode in the under file system: {err}", self.file.path());
-        }
-        Ok(())
-    }
-
-    /// What was changed while the file was being written, the master has not passed on: it does so for complete
-    /// files, when it is told once more.
-    async fn tell_ufs(&self) -> Result<()> {
-        let (master, path) = (&self.shared.master, self.file.path());
-        let info = master.known_status(path).await?;
-        if info.group() != self.made.group() {
-            master.set_attribute(path, Change::Group(info.group().to_owned())).await?;
-        }
-        if info.owner() != self.made.owner() {
-            master.set_attribute(path, Change::Owner(info.owner().to_owned())).await?;
-        }
-        if info.mode() != self.made.mode() {
-            master.set_attribute(path, Change::Mode(info.mode().cast_unsigned())).await?;
-        }
-        Ok(())
-    }
-
-    fn follow_rename(&mut self) -> bool {
-        let renamed = self.notes.renamed.lock().take();
-        let moved = renamed.is_some();
-        if let Some(path) = renamed {
-            self.file.renamed(path);
-        }
-        moved
-    }
-
-    /// Whether `err` means that the path is an old one. The word of a rename through this mount comes a little after the
-    /// rename; of those of other clients only the master knows.
-    async fn was_renamed(&mut self, err: &FsError) -> bool {
-        if !matches!(err.fault(), Fault::NotFound | Fault::Stale) {
-            return false;
-        }
-        if let Ok(path) = self.shared.master.path_of(self.file.file_id()).await
-            && path != *self.file.path()
-        {
-            self.file.renamed(path);
-            return true;
-        }
-        let notes = Arc::clone(&self.notes);
-        let mut moved = pin!(notes.moved.notified());
-        moved.as_mut().enable();
-        if self.follow_rename() {
-            return true;
-        }
-        timeout(RENAME_TIME, moved).await.is_ok() && self.follow_rename()
-    }
-}
-
-impl Blocks {
-    /// Lets `block` be committed while others are written.
-    async fn commit(&mut self, block: Copies) -> Result<()> {
-        while self.commits.len() >= COMMITS_MAX {
-            self.next_commit().await?;
-        }
-        self.commits.spawn(async move { block.commit().await });
-        Ok(())
-    }
-
-    async fn next_commit(&mut self) -> Result<()> {
-        match self.commits.join_next().await {
-            Some(result) => result.unwrap_or_else(|_| Err(job_died())),
-            None => Ok(()),
-        }
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        for block in self.held.iter_mut().chain(&mut self.current) {
-            block.flush().await?;
-        }
-        while !self.commits.is_empty() {
-            self.next_commit().await?;
-        }
-        Ok(())
-    }
-
-    /// Commits what is not committed yet.
-    async fn finish(mut self) -> Result<()> {
-        let rest: Vec<Copies> = self.current.take().into_iter().chain(self.held.drain(..)).collect();
-        for block in rest {
-            self.commit(block).await?;
-        }
-        while !self.commits.is_empty() {
-            self.next_commit().await?;
-        }
-        Ok(())
-    }
-}
-
-fn ufs_file(info: &FileInfo) -> CreateUfsFileOptions {
-    CreateUfsFileOptions {
-        ufs_path: Some(info.ufs_path().to_owned()),
-        owner: Some(info.owner().to_owned()),
-        group: Some(info.group().to_owned()),
-        mode: Some(info.mode()),
-        mount_id: Some(info.mount_id()),
-        acl: None,
-    }
-}
-
-/// Removes the file, wherever it was moved to, if nobody has completed it.
-async fn remove(shared: &Shared, file: &IncompleteFile) {
-    match remove_incomplete(&shared.master, file.file_id()).await {
-        Ok(_) => file.ended(),
-        Err(err) => log::warn!("{} is left behind incomplete: {err}", file.path()),
     }
 }

@@ -15,6 +15,7 @@ use crate::fs::FileReader;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics::Source;
 
 pub(super) struct LocalReader {
     file: Arc<File>,
@@ -47,7 +48,7 @@ impl FileReader for LocalReader {
             }
         }
         data.truncate(filled);
-        Ok(Bytes::from(data).into())
+        Ok(Slices::from(Bytes::from(data)).from_source(Source::Store))
     }
 
     /// The opened file itself. Other programs can change it, and that shows at once, as in any local file system.

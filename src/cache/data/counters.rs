@@ -1,21 +1,6 @@
 //! What the data cache has done, in numbers.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::metrics::Counter;
 
 /// All of them.
 #[derive(Debug, Default)]

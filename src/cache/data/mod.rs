@@ -47,6 +47,7 @@ use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
 use crate::fs::XattrMode;
+use crate::metrics::Source;
 use file::CachedFile;
 use file::Files;
 use loads::Loads;
@@ -132,15 +133,15 @@ impl DataCache {
         let (usage, counters) = (self.usage(), &self.shared.store.counters);
         let mut text = format!("data cache: {} pages, {} MiB", usage.pages, usage.bytes >> 20);
         for (name, value, unit) in [
-            ("read from it", counters.hit.get() >> 20, " MiB"),
-            ("not there", counters.missed.get() >> 20, " MiB"),
-            ("loaded", counters.loaded.get() >> 20, " MiB"),
-            ("written", counters.written.get() >> 20, " MiB"),
-            ("not kept", counters.refused.get(), " pages"),
-            ("failed", counters.failed.get(), " pages"),
-            ("evicted", counters.evicted.get(), " pages"),
-            ("expired", counters.expired.get(), " pages"),
-            ("damaged", counters.damaged.get(), " pages"),
+            ("read from it", counters.hit.value() >> 20, " MiB"),
+            ("not there", counters.missed.value() >> 20, " MiB"),
+            ("loaded", counters.loaded.value() >> 20, " MiB"),
+            ("written", counters.written.value() >> 20, " MiB"),
+            ("not kept", counters.refused.value(), " pages"),
+            ("failed", counters.failed.value(), " pages"),
+            ("evicted", counters.evicted.value(), " pages"),
+            ("expired", counters.expired.value(), " pages"),
+            ("damaged", counters.damaged.value(), " pages"),
         ] {
             let _ = write!(text, ", {name} {value}{unit}");
         }
@@ -248,7 +249,7 @@ impl Reader {
         if let Some(bytes) = store.read(&self.file, index, from, to) {
             store.counters.hit.add(bytes.len() as u64);
             self.note_use(index, false);
-            return Ok(bytes.into());
+            return Ok(Slices::from(bytes).from_source(Source::DataCache));
         }
         self.note_use(index, true);
         let page_size = store.page_size();
@@ -262,14 +263,14 @@ impl Reader {
             match self.shared.loads.join(ctx, key)? {
                 Turn::Loaded(page) => {
                     store.counters.hit.add((to - from) as u64);
-                    return Ok(part(&page, from, to));
+                    return Ok(part(&page, from, to).from_source(Source::Memory));
                 }
                 Turn::Again => {}
                 // Somebody may have put it there since it was looked for.
                 Turn::Mine(_) if self.file.has(index) => {
                     if let Some(bytes) = store.read(&self.file, index, from, to) {
                         store.counters.hit.add(bytes.len() as u64);
-                        return Ok(bytes.into());
+                        return Ok(Slices::from(bytes).from_source(Source::DataCache));
                     }
                 }
                 Turn::Mine(load) => {
@@ -283,9 +284,11 @@ impl Reader {
                     };
                     let page = self.inner.read_at(ctx, start, len)?;
                     store.counters.loaded.add(page.len() as u64);
+                    // Few pages come from several places; then it is the one with the most of it.
+                    let source = page.sources().main().unwrap_or(Source::Memory);
                     if page.len() != len {
                         // Shorter than its version says: nothing to be kept.
-                        return Ok(part(&page, from.min(page.len()), to.min(page.len())));
+                        return Ok(part(&page, from.min(page.len()), to.min(page.len())).from_source(source));
                     }
                     let done = load.loaded(page.clone());
                     let put = Put {
@@ -301,7 +304,7 @@ impl Reader {
                         *self.last.lock() =
                             Some((index, Some(AtHand { bytes: page.clone(), _taken: taken })));
                     }
-                    return Ok(part(&page, from, to));
+                    return Ok(part(&page, from, to).from_source(source));
                 }
             }
         }
@@ -315,7 +318,7 @@ impl Reader {
         if to as u64 == self.file.version.page_len(self.shared.store.page_size(), index) {
             *page = None;
         }
-        Some(bytes)
+        Some(bytes.from_source(Source::Memory))
     }
 
     /// A page is used, after another one: reads that follow each other in it are one use.

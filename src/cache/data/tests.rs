@@ -130,7 +130,7 @@ pub(super) fn settle(cache: &DataCache) {
 }
 
 fn loaded(cache: &DataCache) -> u64 {
-    cache.shared.store.counters.loaded.get()
+    cache.shared.store.counters.loaded.value()
 }
 
 #[test]
@@ -216,9 +216,9 @@ fn bytes_that_were_changed_on_disk_are_never_shown() {
             drop(cache);
             cache = place.cache();
         }
-        let damaged = cache.shared.store.counters.damaged.get();
+        let damaged = cache.shared.store.counters.damaged.value();
         read_all(&cache, "file", &content);
-        assert_eq!(cache.shared.store.counters.damaged.get(), damaged + 1);
+        assert_eq!(cache.shared.store.counters.damaged.value(), damaged + 1);
         // A file that is cut off, too.
         settle(&cache);
         file.set_len(PAGE + 7).unwrap();
@@ -257,7 +257,7 @@ fn the_limit_is_never_passed() {
             assert!(cache.usage().pages <= 5);
         }
         assert!(cache.usage().pages >= 4, "{policy:?}");
-        let evicted = cache.shared.store.counters.evicted.get();
+        let evicted = cache.shared.store.counters.evicted.value();
         assert_eq!(evicted > 0, policy != Policy::Unevictable, "{policy:?}");
     }
 }
@@ -558,7 +558,7 @@ fn a_day_of_everything() {
                 }
             }
             10 => {
-                hits += cache.shared.store.counters.hit.get();
+                hits += cache.shared.store.counters.hit.value();
                 drop(cache);
                 cache = place.cache();
                 restarts += 1;
