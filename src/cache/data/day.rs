@@ -28,14 +28,20 @@ const FILES: usize = 2000;
 const FILE_MAX: u64 = 8 * PAGE;
 const DAY: u64 = 24 * 3600;
 const BEGIN: u64 = 1_000_000;
-const TTL: u64 = 6 * 3600;
 /// How long a directory is left alone after a failure.
 const SHUN: u64 = 30;
 const SIZES: [u64; 2] = [700 * PAGE, 1000 * PAGE];
 const ORIGIN: &str = "a made store";
 
+const READS: u64 = 20_000;
+
 fn reads_of_a_day() -> u64 {
-    std::env::var("CACHE_DAY_READS").map_or(20_000, |text| text.parse().unwrap())
+    std::env::var("CACHE_DAY_READS").map_or(READS, |text| text.parse().unwrap())
+}
+
+/// Six hours; of a busier day less, or else nothing would stay until its time is over.
+fn ttl() -> u64 {
+    (6 * 3600 * READS / reads_of_a_day()).max(60)
 }
 
 /// Without a real disk, if there is memory for files: a day makes and removes very many.
@@ -222,7 +228,8 @@ impl Model {
 
     fn expire(&mut self, now: u64) -> usize {
         let before: usize = self.shelves.iter().map(|shelf| shelf.pages.len()).sum();
-        self.shelves.iter_mut().for_each(|shelf| shelf.pages.retain(|_, kept| kept.came + TTL > now));
+        let ttl = ttl();
+        self.shelves.iter_mut().for_each(|shelf| shelf.pages.retain(|_, kept| kept.came + ttl > now));
         before - self.shelves.iter().map(|shelf| shelf.pages.len()).sum::<usize>()
     }
 }
@@ -266,7 +273,7 @@ impl Day {
             directories: dirs.iter().zip(SIZES).map(|(dir, size)| (dir.path().to_owned(), size)).collect(),
             page_size: PAGE,
             policy,
-            ttl: Some(TTL),
+            ttl: Some(ttl()),
             // It is the day that says when.
             ttl_interval: Duration::from_secs(3600),
             origin: ORIGIN.to_owned(),
@@ -335,12 +342,12 @@ impl Day {
             let len = (1 + self.random.below(100)).min(page - from) as usize;
             let weight = page.next_multiple_of(4096) + record::record_len(PAGE) as u64;
             let now = self.now.load(Ordering::Relaxed);
-            let missed = store.counters.missed.get();
+            let missed = store.counters.missed.value();
             let offset = u64::from(index) * PAGE + from;
             let got = reader.read_at(&ctx, offset, len).unwrap().to_vec();
             assert!(got == content(version.id, version.mtime.secs as u64, offset, len), "wrong bytes");
             settle(self.cache.as_ref().unwrap());
-            let hit = store.counters.missed.get() == missed;
+            let hit = store.counters.missed.value() == missed;
             let again = last == Some(index);
             let predicted = self.model.read(place, (version, index), weight, now, again, failing);
             assert_eq!(hit, predicted, "read {}: page {index} of {}", self.reads, version.name());

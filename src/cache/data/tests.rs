@@ -399,7 +399,7 @@ fn a_large_file_of_an_earlier_process_is_checked_in_the_background() {
     file.write_all_at(b"damage", 3 * PAGE + 99).unwrap();
     let cache = place.cache();
     eventually(|| !is_passed(&cache, "file") && cache.usage().pages < pages);
-    assert_eq!(cache.shared.store.counters.damaged.get(), 1);
+    assert_eq!(cache.shared.store.counters.damaged.value(), 1);
     fill(&cache);
     eventually(|| is_passed(&cache, "file"));
     assert_eq!(loaded(&cache), PAGE);
