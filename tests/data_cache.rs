@@ -196,6 +196,58 @@ fn a_file_that_is_there_whole_is_read_by_the_kernel() {
 }
 
 #[test]
+fn a_large_file_that_an_earlier_mount_has_left_is_read_by_the_kernel_once_it_was_checked() {
+    if !users::are_available() {
+        return;
+    }
+    let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let size = 20 * MIB + 7;
+    content::write_file(&store.path().join("file"), 8, size).unwrap();
+    let spec = cached(store.path(), dir.path(), "64MB");
+    let mount = spec.start();
+    let is_passed = |mount: &Mount| {
+        content::check_file(&mount.path().join("file"), 8, size).unwrap();
+        mount.counted("opens for reading (passed through)") > 0
+    };
+    if mount.logged("Passthrough: in use").is_empty() {
+        return mount.unmount();
+    }
+    // Pages that come faster than the disk takes them are not kept at first.
+    wait_until("all of it is there", LIMIT, || is_passed(&mount));
+    mount.unmount();
+    let mount = spec.start();
+    wait_until("it was checked", LIMIT, || is_passed(&mount));
+    assert_eq!((figure(&mount, "loaded"), figure(&mount, "damaged")), (0, 0));
+    mount.unmount();
+}
+
+#[test]
+fn at_the_limit_of_memory_files_are_read_and_cached_all_the_same() {
+    let (cluster, dir) = (Cluster::get(), tempfile::tempdir().unwrap());
+    let remote = cluster.directory("data-cache-memory");
+    // One page at a time, beside what is being fetched.
+    let mount = Spec::alluxio(&cluster, &remote.path)
+        .option(&format!("data_cache={},data_cache_size=64MB", dir.path().display()))
+        .property("alluxio.user.short.circuit.enabled", "false")
+        .property("alluxio.user.file.writetype.default", "MUST_CACHE")
+        .property("alluxio.fuse.memory.limit", "2MB")
+        .start();
+    let size = 5 * MIB + 77;
+    (0..6).for_each(|n| content::write_file(&mount.path().join(n.to_string()), n, size).unwrap());
+    thread::scope(|scope| {
+        for n in 0..6 {
+            let path = mount.path().join(n.to_string());
+            scope.spawn(move || (0..2).for_each(|_| content::check_file(&path, n, size).unwrap()));
+        }
+    });
+    wait_until("something is kept, now that there is memory", LIMIT, || {
+        content::check_file(&mount.path().join("0"), 0, size).unwrap();
+        figure(&mount, "written") > 0
+    });
+    mount.unmount();
+}
+
+#[test]
 fn the_cache_is_private_and_for_one_mount_at_a_time() {
     let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     content::write_file(&store.path().join("file"), 1, 3 * MIB).unwrap();

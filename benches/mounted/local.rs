@@ -104,13 +104,18 @@ fn run_round(settings: &Settings, sides: &[(&str, &Path)], results: &mut Results
     }
 }
 
-fn said(name: &str, side: &str, rate: io::Result<f64>) -> Option<f64> {
+pub(crate) fn said(name: &str, side: &str, rate: io::Result<f64>) -> Option<f64> {
     rate.inspect_err(|err| eprintln!("{name} on {side}: {err}")).ok()
 }
 
 /// Reads per second of all jobs together, each with a descriptor of its own.
 fn read_random(path: &Path, jobs: usize, settings: &Settings) -> io::Result<f64> {
     drop_caches();
+    random_reads(path, jobs, settings)
+}
+
+/// The same with whatever the kernel has kept.
+pub(crate) fn random_reads(path: &Path, jobs: usize, settings: &Settings) -> io::Result<f64> {
     let size = fs::metadata(path)?.len();
     let reads = AtomicU64::new(0);
     let took = in_threads(jobs, |n| {

@@ -5,10 +5,11 @@
 //! `BENCH_FILES` (800 small files), `BENCH_SECONDS` (2, for each measure of random reads), `BENCH_OPTIONS`
 //! (`direct_io`, of `-o` for both mounts), `BENCH_SHORT_CIRCUIT` (`true`), `BENCH_JAVA` (`false` leaves it out),
 //! `BENCH_SMALL_FILES` (1000, of 100 KiB), `BENCH_QUICK` (small values for all of these: does it run, not how fast),
-//! `BENCH_PART` (`all`; `local` or `remote` for what the modules of these names compare instead).
+//! `BENCH_PART` (`all`; `local`, `remote` or `caches` for what the modules of these names compare instead).
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by its panic")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 
+mod caches;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod local;
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
     match &*settings.part {
         "local" => {
             local::run(&settings, &cluster);
+            return ExitCode::SUCCESS;
+        }
+        "caches" => {
+            caches::run(&settings, &cluster);
             return ExitCode::SUCCESS;
         }
         "remote" => {

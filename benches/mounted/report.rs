@@ -37,12 +37,15 @@ impl Results {
 
     /// Prints the table as Markdown; `settings` says what was measured. The first side is the one that is compared.
     pub(crate) fn print(&self, settings: &str) {
+        let caches = if work::can_drop_caches() { "dropped" } else { "NOT dropped (not root)" };
+        self.print_with(settings, &format!("kernel caches {caches} before reading"));
+    }
+
+    /// The same; `caches` says what the caches held.
+    pub(crate) fn print_with(&self, settings: &str, caches: &str) {
         println!("### {}, {}\n", said_by("date", &["-u", "+%Y-%m-%d %H:%M UTC"]), machine());
         println!("commit {}; {settings}.", said_by("git", &["rev-parse", "--short", "HEAD"]));
-        let caches = if work::can_drop_caches() { "dropped" } else { "NOT dropped (not root)" };
-        println!(
-            "Median (lowest-highest) of the rounds, more is better; kernel caches {caches} before reading.\n"
-        );
+        println!("Median (lowest-highest) of the rounds, more is better; {caches}.\n");
         let others = &self.sides[1..];
         let ratios: Vec<String> = others.iter().map(|other| format!("{}/{other}", self.sides[0])).collect();
         println!("| | {} | {} |", self.sides.join(" | "), ratios.join(" | "));

@@ -196,7 +196,7 @@ keys! { CLIENT, Client;
     FUSE_TIMES: Kind::Flag, "alluxio.fuse.times.enabled" = "true";
     /// Lets the kernel read files by itself whose bytes are one local file. Needs CAP_SYS_ADMIN. Not one of Alluxio's.
     FUSE_PASSTHROUGH: Kind::Flag, "alluxio.fuse.passthrough.enabled" = "true";
-    /// Memory for data that is read ahead or not yet written; a quarter of the control group's or the machine's, 64MB to 1GB, if unset. Not one of Alluxio's.
+    /// Memory for data that is read ahead, on its way to the data cache, or not yet written; a quarter of the control group's or the machine's, 64MB to 1GB, if unset. Not one of Alluxio's.
     FUSE_MEMORY_LIMIT: Kind::Bytes, "alluxio.fuse.memory.limit" = unset;
     /// How clients say who they are.
     SECURITY_AUTHENTICATION: LOGINS, "alluxio.security.authentication.type" = "SIMPLE";

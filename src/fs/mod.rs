@@ -4,6 +4,7 @@
 //! The model is Alluxio's: a file is written once, from its first byte to its last, by one writer, and
 //! can be read when it is complete.
 
+mod allowance;
 mod backing;
 mod cancel;
 mod error;
@@ -12,6 +13,7 @@ mod memory;
 mod path;
 mod types;
 
+pub use allowance::Allowance;
 pub use backing::Backing;
 pub use backing::NoBacking;
 pub use cancel::Cancel;

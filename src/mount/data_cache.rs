@@ -14,6 +14,7 @@ use crate::cache::data::Policy;
 use crate::config::Config;
 use crate::config::keys;
 use crate::config::keys::Key;
+use crate::fs::Allowance;
 use crate::fs::FileSystem;
 
 /// What a file system takes for itself, in percent of the data, as Alluxio counts it for its store in directories.
@@ -43,15 +44,22 @@ pub(super) fn from_config(config: &Config, origin: String) -> Result<Option<Data
         below_is_local: origin.starts_with("file:"),
         origin,
         clock: Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+        memory: None,
+        faults: None,
     }))
 }
 
 /// A file system, and its cache if it has one.
 type Cached = (Arc<dyn FileSystem>, Option<Arc<DataCache>>);
 
-/// `fs` with the cache that `options` ask for.
-pub(super) fn over(fs: Arc<dyn FileSystem>, options: Option<DataOptions>) -> Result<Cached, Failure> {
-    let Some(options) = options else { return Ok((fs, None)) };
+/// `fs` with the cache that `options` ask for, which draws on `memory`.
+pub(super) fn over(
+    fs: Arc<dyn FileSystem>,
+    options: Option<DataOptions>,
+    memory: Option<Arc<dyn Allowance>>,
+) -> Result<Cached, Failure> {
+    let Some(mut options) = options else { return Ok((fs, None)) };
+    options.memory = memory;
     let cache = DataCache::open(fs, &options).map_err(|err| {
         let cure = "give each mount directories of its own, where it can write";
         Failure::new(format!("{} cannot be used, {err}; {cure}", keys::USER_CLIENT_CACHE_DIRS.name))

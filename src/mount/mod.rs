@@ -406,7 +406,7 @@ fn serve_logged(
     let lock = registry.lock()?;
     plan.prepare(registry)?;
     // Only when the mount that was here before has let go of its directories.
-    let (fs, data) = data_cache::over(fs, cached)?;
+    let (fs, data) = data_cache::over(fs, cached, cluster.as_ref().map(|cluster| cluster.allowance()))?;
     let (fs, memory) = match plan.metadata_cache(Arc::clone(&fs))? {
         Some(cache) => {
             let memory = cache.memory();

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 
+use crate::fs::Allowance;
+
 /// Below this a part of what was wanted is not worth a stream of its own.
 const PART_MIN: u64 = 128 * 1024;
 
@@ -29,7 +31,7 @@ const CROWD_MAX: usize = 4;
 /// What memory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// What a read has asked for, until nobody wants it any more.
+    /// What a read has asked for, until nobody wants it any more; and pages on their way to the data cache.
     Read,
     /// What is fetched before somebody asks.
     ReadAhead,
@@ -42,7 +44,8 @@ pub(super) enum Use {
 pub struct Memory {
     /// All that there is.
     pub limit: u64,
-    /// What reads have asked for, as far as it is here or on its way, and what is kept for other readers of the file.
+    /// What reads have asked for, as far as it is here or on its way, what is kept for other readers of the file, and
+    /// pages on their way to the data cache.
     pub read: u64,
     /// What is fetched ahead of readers.
     pub read_ahead: u64,
@@ -112,6 +115,14 @@ impl Budget {
         }
     }
 
+    /// `bytes` for somebody who goes another way without them.
+    fn take_all(self: &Arc<Self>, purpose: Use, bytes: u64) -> Option<Permit> {
+        let room = |total: u64| total.checked_add(bytes).filter(|grown| *grown <= self.limit);
+        self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        self.used[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
+        Some(Permit { budget: Arc::clone(self), purpose, bytes })
+    }
+
     /// `bytes` for somebody who must have them, whatever is left.
     pub(super) fn charge(self: &Arc<Self>, purpose: Use, bytes: u64) -> Permit {
         self.total.fetch_add(bytes, Ordering::Relaxed);
@@ -171,6 +182,15 @@ impl Budget {
     #[cfg(test)]
     pub(super) fn left(&self) -> u64 {
         self.limit.saturating_sub(self.total.load(Ordering::Relaxed))
+    }
+}
+
+/// A budget, for layers above the backend.
+pub(super) struct Shared(pub(super) Arc<Budget>);
+
+impl Allowance for Shared {
+    fn take(&self, bytes: u64) -> Option<Box<dyn Send>> {
+        self.0.take_all(Use::Read, bytes).map(|permit| Box::new(permit) as Box<dyn Send>)
     }
 }
 
@@ -235,6 +255,17 @@ mod tests {
         let taken: u64 = held.iter().map(Permit::bytes).sum();
         assert_eq!(taken + budget.left(), 64 * MIB);
         assert!(budget.take(4096).is_some(), "a small wish is still granted");
+    }
+
+    #[test]
+    fn a_layer_above_gets_all_that_it_wants_or_nothing() {
+        let budget = Budget::new(3 * MIB);
+        let room = Shared(Arc::clone(&budget));
+        let held = room.take(2 * MIB).unwrap();
+        assert!(room.take(2 * MIB).is_none());
+        assert_eq!((budget.memory(0).read, budget.left()), (2 * MIB, MIB));
+        drop(held);
+        assert!(room.take(3 * MIB).is_some());
     }
 
     #[test]

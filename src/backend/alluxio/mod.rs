@@ -87,6 +87,7 @@ use self::names::Names;
 use self::proto::grpc::file::FileInfo;
 use self::times::Xattrs;
 use self::workers::Workers;
+use crate::fs::Allowance;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
@@ -194,6 +195,11 @@ impl AlluxioFs {
     /// Who uses how much of the memory for data now.
     pub fn memory(&self) -> Memory {
         self.shared.data.memory.memory(self.shared.data.mappings.bytes())
+    }
+
+    /// The memory for data, for layers above that hold some.
+    pub fn allowance(&self) -> Arc<dyn Allowance> {
+        Arc::new(budget::Shared(Arc::clone(&self.shared.data.memory)))
     }
 
     /// What went to and came from workers until now.

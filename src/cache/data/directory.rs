@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::Flock;
@@ -28,10 +29,25 @@ const DATA: &str = "data";
 const PAGES: &str = "pages";
 const BUCKETS: u64 = 256;
 
+/// What is about to be done to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Bytes of a page are read.
+    Read,
+    /// A page is written.
+    WriteData,
+    /// An entry is added to a list of pages.
+    WriteList,
+}
+
+/// Asked before each access; an error takes the place of the disk's answer.
+pub type Faults = Arc<dyn Fn(Access) -> io::Result<()> + Send + Sync>;
+
 /// A directory that this process alone uses.
 pub(super) struct Directory {
     root: PathBuf,
     pages: PathBuf,
+    faults: Option<Faults>,
     _lock: Flock<File>,
 }
 
@@ -46,7 +62,7 @@ pub(super) struct Paths {
 
 impl Directory {
     /// Takes `dir`, which is made if it is missing, for pages of `page_size`. Those of another size are removed.
-    pub(super) fn take(dir: &Path, page_size: u64) -> io::Result<Self> {
+    pub(super) fn take(dir: &Path, page_size: u64, faults: Option<Faults>) -> io::Result<Self> {
         let root = dir.join(NAME);
         private(&root)?;
         check_owner(&root)?;
@@ -61,7 +77,12 @@ impl Directory {
         }
         let pages = root.join(size);
         private(&pages)?;
-        Ok(Self { root, pages, _lock: lock })
+        Ok(Self { root, pages, faults, _lock: lock })
+    }
+
+    /// Whether the disk is to be asked at all: not if a fault takes its place.
+    pub(super) fn may(&self, access: Access) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults(access))
     }
 
     /// Where it is.
@@ -190,14 +211,14 @@ mod tests {
     #[test]
     fn one_process_has_a_directory_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Directory::take(dir.path(), 64).unwrap();
-        let refusal = Directory::take(dir.path(), 64).err().unwrap();
+        let first = Directory::take(dir.path(), 64, None).unwrap();
+        let refusal = Directory::take(dir.path(), 64, None).err().unwrap();
         assert!(
             refusal.to_string().contains(&format!("process {} uses it", std::process::id())),
             "{refusal}"
         );
         drop(first);
-        Directory::take(dir.path(), 64).unwrap();
+        Directory::take(dir.path(), 64, None).unwrap();
     }
 
     #[test]
@@ -206,21 +227,21 @@ mod tests {
         let root = dir.path().join(NAME);
         fs::create_dir(&root).unwrap();
         fs::set_permissions(&root, fs::Permissions::from_mode(0o770)).unwrap();
-        let refusal = Directory::take(dir.path(), 64).err().unwrap().to_string();
+        let refusal = Directory::take(dir.path(), 64, None).err().unwrap().to_string();
         assert!(refusal.contains("not a directory of this user alone"), "{refusal}");
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
-        Directory::take(dir.path(), 64).unwrap();
+        Directory::take(dir.path(), 64, None).unwrap();
         let elsewhere = dir.path().join("elsewhere");
         fs::rename(&root, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &root).unwrap();
-        assert!(Directory::take(dir.path(), 64).is_err(), "a link");
+        assert!(Directory::take(dir.path(), 64, None).is_err(), "a link");
     }
 
     #[test]
     fn files_are_private_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("mine"), "x").unwrap();
-        let taken = Directory::take(&dir.path().join("a/b"), 64).unwrap();
+        let taken = Directory::take(&dir.path().join("a/b"), 64, None).unwrap();
         assert!(taken.open(&version(1), false).is_err());
         for id in [1, 257, 3] {
             taken.open(&version(id), true).unwrap();
@@ -239,12 +260,12 @@ mod tests {
     #[test]
     fn pages_of_another_size_go_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let before = Directory::take(dir.path(), 64).unwrap();
+        let before = Directory::take(dir.path(), 64, None).unwrap();
         before.open(&version(1), true).unwrap();
         let old = before.paths(&version(1)).data;
         fs::write(before.path().join("README"), "x").unwrap();
         drop(before);
-        let after = Directory::take(dir.path(), 128).unwrap();
+        let after = Directory::take(dir.path(), 128, None).unwrap();
         assert!(!old.exists() && after.path().join("README").exists());
     }
 }

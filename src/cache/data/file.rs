@@ -1,9 +1,10 @@
 //! One version of one file in the cache: its pages on disk, each with its checksums. What is read is checked; what is
 //! wrong is forgotten, and read from the backend again.
 //!
-//! Lock order: `state` is the only lock, and is held across writes to the disk and the removal of pages, not across
-//! reads. A page is written before the list says that it is there, and leaves the list before its bytes go: whatever
-//! happens in between, the list names no page that was not written whole.
+//! Lock order: `state` is held across writes to the disk and the removal of pages, not across reads. What the caller has to
+//! count is counted under it, by the closures that he gives, which may take the lock of an order: so a page is counted
+//! exactly while it is here. A page is written before the list says that it is there, and leaves the list before its bytes
+//! go: whatever happens in between, the list names no page that was not written whole.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,6 +22,7 @@ use nix::fcntl::FallocateFlags;
 use nix::fcntl::fallocate;
 use parking_lot::Mutex;
 
+use super::directory::Access;
 use super::directory::Directory;
 use super::record;
 use super::record::BLOCK;
@@ -57,6 +59,8 @@ struct State {
     pins: usize,
     /// Every page was found right since it came into this process.
     verified: bool,
+    /// Somebody is to look whether they are.
+    awaits_check: bool,
     /// It left the cache: nothing is put into it any more.
     closed: bool,
 }
@@ -65,6 +69,17 @@ struct State {
 pub(super) struct Files {
     data: Arc<File>,
     list: File,
+}
+
+/// What a kernel's reader can have.
+pub(super) enum Pin {
+    /// The data file, as it is until [`CachedFile::unpin`].
+    Pinned(Arc<File>, Arc<Files>),
+    /// All pages are there, but nobody knows whether they are right: [`CachedFile::checked`] has to be called when they
+    /// have been read once.
+    Unchecked,
+    /// Not all pages are there.
+    Pieces,
 }
 
 /// What a look for bytes found.
@@ -150,11 +165,6 @@ impl CachedFile {
         self.state.lock().pages.contains_key(&index)
     }
 
-    /// Whether every page is there.
-    pub(super) fn is_whole(&self) -> bool {
-        self.has_all(&self.state.lock())
-    }
-
     fn has_all(&self, state: &State) -> bool {
         state.pages.len() as u64 == u64::from(self.version.pages(self.page_size))
     }
@@ -191,7 +201,9 @@ impl CachedFile {
         let (start, end) = (first * BLOCK, to.next_multiple_of(BLOCK).min(len));
         let mut bytes = BytesMut::zeroed(end - start);
         let offset = u64::from(index) * self.page_size + start as u64;
-        let problem = match files.data.read_exact_at(&mut bytes, offset) {
+        let read =
+            self.directory.may(Access::Read).and_then(|()| files.data.read_exact_at(&mut bytes, offset));
+        let problem = match read {
             Ok(()) if page.has(first, &bytes) => {
                 return Found::Bytes(bytes.freeze().slice(from - start..to - start));
             }
@@ -206,8 +218,15 @@ impl CachedFile {
         }
     }
 
-    /// Puts page `index` there, at `time`. Returns false if it is there already or nothing is put here any more.
-    pub(super) fn put(&self, index: u32, bytes: &[u8], time: u64) -> io::Result<bool> {
+    /// Puts page `index` there, at `time`; `count` is told whether a kernel's reader counts on it. Returns false if it is there
+    /// already or nothing is put here any more.
+    pub(super) fn put(
+        &self,
+        index: u32,
+        bytes: &[u8],
+        time: u64,
+        count: impl FnOnce(bool),
+    ) -> io::Result<bool> {
         assert_eq!(bytes.len() as u64, self.version.page_len(self.page_size, index), "a whole page");
         let mut state = self.state.lock();
         if state.closed || state.pages.contains_key(&index) {
@@ -224,10 +243,14 @@ impl CachedFile {
                 state.records = 0;
             }
         }
-        written.map(|()| true)
+        written.map(|()| {
+            count(state.pins > 0);
+            true
+        })
     }
 
     fn write(&self, state: &mut State, files: &Files, index: u32, bytes: &[u8], time: u64) -> io::Result<()> {
+        self.directory.may(Access::WriteData)?;
         files.data.write_all_at(bytes, u64::from(index) * self.page_size)?;
         let page = Page::new(time, bytes);
         self.note(state, files, &Record::Here(index, page.clone()))?;
@@ -237,6 +260,7 @@ impl CachedFile {
 
     /// Adds an entry to the list.
     fn note(&self, state: &mut State, files: &Files, record: &Record) -> io::Result<()> {
+        self.directory.may(Access::WriteList)?;
         let mut list = &files.list;
         if state.records == 0 {
             list.set_len(0)?;
@@ -262,28 +286,52 @@ impl CachedFile {
         noted
     }
 
-    /// Removes page `index`; whether it was there. The last one takes the files along.
-    pub(super) fn remove(&self, index: u32) -> bool {
+    /// Removes page `index`, which is then not to be counted any more; whether it was there. The last one takes the files
+    /// along.
+    pub(super) fn remove(&self, index: u32, uncount: impl FnOnce()) -> bool {
         let mut state = self.state.lock();
-        if state.pages.remove(&index).is_none() {
+        if !state.pages.contains_key(&index) {
             return false;
         }
+        self.take_out(&mut state, index);
+        uncount();
+        true
+    }
+
+    /// Removes page `index` for others, if it is there. Not while a kernel's reader counts on it: then `keep` is called, and
+    /// false returned.
+    pub(super) fn give_up(&self, index: u32, keep: impl FnOnce()) -> bool {
+        let mut state = self.state.lock();
+        if !state.pages.contains_key(&index) {
+            return true;
+        }
+        if state.pins > 0 {
+            keep();
+            return false;
+        }
+        self.take_out(&mut state, index);
+        true
+    }
+
+    fn take_out(&self, state: &mut State, index: u32) {
+        state.pages.remove(&index);
         if state.pages.is_empty() {
             self.directory.remove(&self.version);
             state.files = Weak::new();
             state.records = 0;
             state.verified = true;
-            return true;
+            return;
         }
-        let removed = self.files(&mut state, false).and_then(|files| {
-            self.note(&mut state, &files, &Record::Gone(index))?;
-            // Whom the kernel lets read must not see a hole.
-            if state.pins == 0 { self.punch(&files.data, index) } else { Ok(()) }
+        let removed = self.files(state, false).and_then(|files| {
+            let noted = self.note(state, &files, &Record::Gone(index));
+            // Whom the kernel lets read must not see a hole. Where the list takes nothing more, as on a full disk, the room is
+            // wanted all the same; an entry that stays behind has another checksum than a hole.
+            let punched = if state.pins == 0 { self.punch(&files.data, index) } else { Ok(()) };
+            noted.and(punched)
         });
         if let Err(err) = removed {
             log::debug!("page {index} of {}: {err}", self.version.name());
         }
-        true
     }
 
     /// Nothing is put here any more. Fails if there are pages, or a reader by the kernel.
@@ -300,45 +348,57 @@ impl CachedFile {
         Ok(())
     }
 
-    /// The data file if every page is there and right, which stays so until [`Self::unpin`]. Checks up to `most` bytes that
-    /// were not checked yet; more of them are none of its business.
-    pub(super) fn pin(&self, most: u64) -> Option<(Arc<File>, Arc<Files>)> {
-        let files = {
-            let mut state = self.state.lock();
-            if !self.has_all(&state) {
-                return None;
-            }
-            let files = self.files(&mut state, false).ok()?;
-            // A kernel's reader sees the end of this file, not that of the version.
-            if files.data.metadata().ok()?.len() != self.version.size {
-                return None;
-            }
-            state.pins += 1;
-            if state.verified {
-                return Some((Arc::clone(&files.data), files));
-            }
-            files
-        };
-        if self.version.size <= most && self.verify() {
-            self.state.lock().verified = true;
-            return Some((Arc::clone(&files.data), files));
+    /// The data file if every page is there and right, which stays so until [`Self::unpin`]. `count` is called for the first
+    /// of several.
+    pub(super) fn pin(&self, count: impl FnOnce()) -> Pin {
+        let mut state = self.state.lock();
+        if !self.has_all(&state) {
+            return Pin::Pieces;
         }
-        self.unpin();
-        None
+        let Ok(files) = self.files(&mut state, false) else { return Pin::Pieces };
+        // A kernel's reader sees the end of this file, not that of the version.
+        if !files.data.metadata().is_ok_and(|found| found.len() == self.version.size) {
+            return Pin::Pieces;
+        }
+        if !state.verified {
+            return Pin::Unchecked;
+        }
+        state.pins += 1;
+        if state.pins == 1 {
+            count();
+        }
+        Pin::Pinned(Arc::clone(&files.data), files)
     }
 
-    fn verify(&self) -> bool {
-        self.pages().iter().all(|(index, _)| {
-            let len = self.version.page_len(self.page_size, *index) as usize;
-            matches!(self.read(*index, 0, len), Found::Bytes(_))
-        })
+    /// Somebody is asked to look at all pages; false if that is under way already.
+    pub(super) fn ask_for_check(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().awaits_check, true)
     }
 
-    /// Ends one [`Self::pin`]; whether it was the last.
-    pub(super) fn unpin(&self) -> bool {
+    /// Every page that was there has been read, and removed if it was wrong: so those that are here now are right. Or
+    /// not, if `all` is false.
+    pub(super) fn checked(&self, all: bool) {
+        let mut state = self.state.lock();
+        state.awaits_check = false;
+        state.verified |= all;
+    }
+
+    /// Ends one [`Self::pin`]; `uncount` is called at the last.
+    pub(super) fn unpin(&self, uncount: impl FnOnce()) {
         let mut state = self.state.lock();
         state.pins -= 1;
-        state.pins == 0
+        if state.pins > 0 {
+            return;
+        }
+        uncount();
+        // What was removed meanwhile has kept its bytes.
+        if !state.pages.is_empty()
+            && !self.has_all(&state)
+            && let Ok(files) = self.files(&mut state, false)
+        {
+            let reclaimed = self.reclaim(&files.data, &state.pages);
+            reclaimed.unwrap_or_else(|err| log::debug!("{}: {err}", self.version.name()));
+        }
     }
 
     /// Whether a kernel's reader counts on its pages.

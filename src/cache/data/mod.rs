@@ -14,6 +14,8 @@ mod record;
 mod store;
 
 #[cfg(test)]
+mod day;
+#[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
@@ -23,10 +25,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use directory::Access;
+pub use directory::Faults;
 pub use order::Policy;
 pub use store::Clock;
 pub use store::DataOptions;
 
+use crate::fs::Allowance;
 use crate::fs::Attr;
 use crate::fs::Backing;
 use crate::fs::Ctx;
@@ -51,6 +56,7 @@ use loads::Turn;
 use record::Version;
 use store::Put;
 use store::Store;
+use store::Taken;
 use store::Threads;
 
 /// The extended attribute by which the cache is asked through the mount: of a file, how many of its bytes are in the cache,
@@ -70,6 +76,7 @@ struct Shared {
     threads: Threads,
     loads: Arc<Loads>,
     below_is_local: bool,
+    memory: Option<Arc<dyn Allowance>>,
 }
 
 /// How much is in the cache.
@@ -86,8 +93,8 @@ impl DataCache {
     pub fn open(below: Arc<dyn FileSystem>, options: &DataOptions) -> io::Result<Self> {
         let store = Arc::new(Store::open(options)?);
         let threads = Threads::start(&store, options.ttl_interval)?;
-        let below_is_local = options.below_is_local;
-        let shared = Arc::new(Shared { store, threads, loads: Arc::default(), below_is_local });
+        let (below_is_local, memory) = (options.below_is_local, options.memory.clone());
+        let shared = Arc::new(Shared { store, threads, loads: Arc::default(), below_is_local, memory });
         Ok(Self { below, origin: record::origin(&options.origin), shared })
     }
 
@@ -218,7 +225,13 @@ struct Reader {
     held: Mutex<Option<Arc<Files>>>,
     shared: Arc<Shared>,
     /// The page that was used last, and its bytes if they could not be kept and there is more of it to come.
-    last: Mutex<Option<(u32, Option<Slices>)>>,
+    last: Mutex<Option<(u32, Option<AtHand>)>>,
+}
+
+/// The bytes of a page, and their memory.
+struct AtHand {
+    bytes: Slices,
+    _taken: Taken,
 }
 
 impl Drop for Reader {
@@ -264,6 +277,12 @@ impl Reader {
                 Turn::Mine(load) => {
                     store.counters.missed.add((to - from) as u64);
                     let len = self.file.version.page_len(page_size, index) as usize;
+                    let Some(taken) = self.shared.take_memory(len as u64) else {
+                        // No memory for what nobody has asked for.
+                        store.counters.refused.add(1);
+                        drop(load);
+                        return self.inner.read_at(ctx, start + from as u64, to - from);
+                    };
                     let page = self.inner.read_at(ctx, start, len)?;
                     store.counters.loaded.add(page.len() as u64);
                     // Few pages come from several places; then it is the one with the most of it.
@@ -277,10 +296,14 @@ impl Reader {
                         file: Arc::clone(&self.file),
                         index,
                         bytes: page.clone(),
+                        taken,
                         done: Box::new(done),
                     };
-                    if !self.shared.threads.put(put) && to < len {
-                        *self.last.lock() = Some((index, Some(page.clone())));
+                    if let Err(taken) = self.shared.threads.put(put)
+                        && to < len
+                    {
+                        *self.last.lock() =
+                            Some((index, Some(AtHand { bytes: page.clone(), _taken: taken })));
                     }
                     return Ok(part(&page, from, to).from_source(source));
                 }
@@ -292,7 +315,7 @@ impl Reader {
     fn at_hand(&self, index: u32, from: usize, to: usize) -> Option<Slices> {
         let mut last = self.last.lock();
         let (known, page) = last.as_mut()?;
-        let bytes = part(page.as_ref().filter(|_| *known == index)?, from, to);
+        let bytes = part(&page.as_ref().filter(|_| *known == index)?.bytes, from, to);
         if to as u64 == self.file.version.page_len(self.shared.store.page_size(), index) {
             *page = None;
         }
@@ -313,6 +336,13 @@ impl Reader {
         if held.is_none() && !absent {
             *held = self.file.hold();
         }
+    }
+}
+
+impl Shared {
+    /// Memory for a page of `bytes`, if there is.
+    fn take_memory(&self, bytes: u64) -> Option<Taken> {
+        self.memory.as_ref().map_or(Some(None), |memory| memory.take(bytes).map(Some))
     }
 }
 
@@ -352,15 +382,20 @@ impl FileReader for Reader {
     /// files are of this machine somebody wants them nearer.
     fn backing(&self, ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
         let store = &self.shared.store;
-        let Some((file, files)) = store.pin(&self.file) else {
-            return if self.shared.below_is_local {
-                Ok(Err(NoBacking::Pieces))
+        let mut pinned = store.pin(&self.file);
+        if matches!(pinned, file::Pin::Unchecked) {
+            if self.file.version.size <= store::VERIFY_MAX {
+                store.check(&self.file);
+                pinned = store.pin(&self.file);
             } else {
-                self.inner.backing(ctx)
-            };
-        };
-        let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
-        Ok(Ok(Backing { file, keeper: Box::new(pin) }))
+                self.shared.threads.check(&self.file);
+            }
+        }
+        if let file::Pin::Pinned(file, files) = pinned {
+            let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
+            return Ok(Ok(Backing { file, keeper: Box::new(pin) }));
+        }
+        if self.shared.below_is_local { Ok(Err(NoBacking::Pieces)) } else { self.inner.backing(ctx) }
     }
 
     fn read_at(&self, ctx: &Ctx, offset: u64, len: usize) -> Result<Slices> {

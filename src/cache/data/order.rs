@@ -72,6 +72,12 @@ impl Order {
         self.used
     }
 
+    /// The pages, first those that go first.
+    #[cfg(test)]
+    pub(super) fn in_order(&self) -> Vec<PageId> {
+        self.ranks.values().copied().collect()
+    }
+
     /// How many pages there are.
     pub(super) fn len(&self) -> usize {
         self.pages.len()
@@ -126,6 +132,11 @@ impl Order {
     pub(super) fn restore(&mut self, page: PageId, weight: u64) {
         self.used += weight;
         self.insert(page, weight);
+    }
+
+    /// `page`, which was to be given up, stays, as it is pinned by now.
+    pub(super) fn keep(&mut self, page: PageId, weight: u64) {
+        self.pages.insert(page, Entry { weight, uses: 1, rank: None });
     }
 
     /// `page` was used again, after something else.
@@ -312,6 +323,11 @@ mod tests {
         order.pin((0, 3));
         assert_eq!(order.make_room(PAGE), Room::Never, "nothing may go");
         order.unpin((0, 0));
+        order.unpin((0, 0));
+        // It is pinned after it was chosen, and so another has to go.
+        assert_eq!(order.make_room(PAGE), Room::After(vec![((0, 0), PAGE)]));
+        order.keep((0, 0), PAGE);
+        assert_eq!(order.make_room(PAGE), Room::Never);
         order.unpin((0, 0));
         assert_eq!(put(&mut order, 4), [0]);
         assert_eq!(order.remove((0, 3)), Some(PAGE));

@@ -13,7 +13,7 @@ pub(super) const HEADER: usize = 16;
 const MAGIC: &[u8; 8] = b"AFPAGES1";
 
 /// One version of one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Version {
     /// What tells its backend from others.
     pub(super) origin: u64,

@@ -1,9 +1,9 @@
 //! All pages in all directories: finds them, puts them there by threads of its own, gives up others for them, brings back
 //! what an earlier process left. Knows no backend.
 //!
-//! Lock order: `files`, then an [`Order`]; a file's own lock, which may be held across a write to the disk, is taken with
-//! neither of them held, but for a file that is not in use.
-//! Invariant: a page is put only when room for it was promised, and room is promised only when the files of what had to
+//! Lock order: `files`, then a file's own lock, then an [`Order`]. A file's lock may be held across a write to the disk, so
+//! under `files` it is taken only of a file that is not in use.
+//! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room for it was promised, and room is promised only when the files of what had to
 //! go are gone: the directories never hold more than their limits.
 
 use std::collections::HashMap;
@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
@@ -24,14 +25,16 @@ use parking_lot::Mutex;
 
 use super::counters::Counters;
 use super::directory::Directory;
+use super::directory::Faults;
 use super::file::CachedFile;
-use super::file::Files;
 use super::file::Found;
+use super::file::Pin;
 use super::order::Order;
 use super::order::PageId;
 use super::order::Policy;
 use super::order::Room;
 use super::record::Version;
+use crate::fs::Allowance;
 use crate::fs::Slices;
 
 /// Threads that write pages.
@@ -55,8 +58,11 @@ const RESTORE_PAUSE: Duration = Duration::from_millis(5);
 /// How often pages are looked at whose time may be over, at most.
 const TICK_MAX: Duration = Duration::from_secs(3600);
 
+/// Files that wait to be checked in the background: of more, another open has to ask.
+const CHECKS_MAX: usize = 64;
+
 /// Bytes of a file that an open waits for to be checked before the kernel may read them.
-const VERIFY_MAX: u64 = 16 << 20;
+pub(super) const VERIFY_MAX: u64 = 16 << 20;
 
 /// Seconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -80,6 +86,10 @@ pub struct DataOptions {
     pub below_is_local: bool,
     /// The time.
     pub clock: Clock,
+    /// The memory for pages on their way; none: it is not limited but by the length of the queue.
+    pub memory: Option<Arc<dyn Allowance>>,
+    /// Failures of the disk that are to be tried.
+    pub faults: Option<Faults>,
 }
 
 struct Place {
@@ -92,11 +102,15 @@ struct Place {
     shunned_until: AtomicU64,
 }
 
+/// The memory of a page, given back on drop; nothing where it is not limited.
+pub(super) type Taken = Option<Box<dyn Send>>;
+
 /// A page on its way to the disk.
 pub(super) struct Put {
     pub(super) file: Arc<CachedFile>,
     pub(super) index: u32,
     pub(super) bytes: Slices,
+    pub(super) taken: Taken,
     /// Called when it is there, or will not be.
     pub(super) done: Box<dyn FnOnce() + Send>,
 }
@@ -123,7 +137,8 @@ struct Table {
 pub(super) struct Threads {
     store: Arc<Store>,
     puts: Option<Sender<Put>>,
-    stop: Option<Sender<()>>,
+    /// Files that are to be checked.
+    checks: Option<Sender<Arc<CachedFile>>>,
     running: Vec<JoinHandle<()>>,
 }
 
@@ -133,7 +148,8 @@ impl Store {
         let mut places = Vec::new();
         for (dir, limit) in &options.directories {
             let named = |err: io::Error| io::Error::new(err.kind(), format!("{}: {err}", dir.display()));
-            let directory = Arc::new(Directory::take(dir, options.page_size).map_err(named)?);
+            let directory =
+                Arc::new(Directory::take(dir, options.page_size, options.faults.clone()).map_err(named)?);
             let order = Mutex::new(Order::new(options.policy, *limit));
             let (counted, shunned_until) = (AtomicBool::new(directory.is_new()), AtomicU64::new(0));
             places.push(Place { directory, order, limit: *limit, counted, shunned_until });
@@ -230,7 +246,7 @@ impl Store {
     }
 
     /// The directory of `version`: always the same, and the larger, the more often.
-    fn place_of(&self, version: &Version) -> usize {
+    pub(super) fn place_of(&self, version: &Version) -> usize {
         let total: u128 = self.places.iter().map(|place| u128::from(place.limit)).sum();
         let hash = super::record::origin(&version.name());
         let mut point = (u128::from(hash) * total) >> 64;
@@ -270,11 +286,9 @@ impl Store {
 
     /// Drops page `index` of `file`; whether it was there.
     pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> bool {
-        if !file.remove(index) {
-            return false;
-        }
-        self.places[file.place].order.lock().remove((file.number, index));
-        true
+        file.remove(index, || {
+            self.places[file.place].order.lock().remove((file.number, index));
+        })
     }
 
     /// Drops all pages of `version`: how many there were.
@@ -291,29 +305,38 @@ impl Store {
         versions.into_iter().map(|version| self.drop_file(version)).sum()
     }
 
-    /// The data file of `file` if it is there whole: it stays so until [`Self::unpin`]. A use of all its pages.
-    pub(super) fn pin(&self, file: &CachedFile) -> Option<(Arc<std::fs::File>, Arc<Files>)> {
-        let pinned = file.pin(VERIFY_MAX)?;
-        let mut order = self.places[file.place].order.lock();
-        (0..file.version.pages(self.page_size)).for_each(|index| order.pin((file.number, index)));
-        drop(order);
-        // What was to be removed at the same time may be gone.
-        if file.is_whole() {
-            let mut order = self.places[file.place].order.lock();
-            (0..file.version.pages(self.page_size)).for_each(|index| order.touch((file.number, index)));
-            return Some(pinned);
+    /// The data file of `file` if it is there whole and right: it stays so until [`Self::unpin`]. A use of all its pages.
+    pub(super) fn pin(&self, file: &CachedFile) -> Pin {
+        let pages = || (0..file.version.pages(self.page_size)).map(|index| (file.number, index));
+        let order = &self.places[file.place].order;
+        let pinned = file.pin(|| {
+            let mut order = order.lock();
+            pages().for_each(|page| order.pin(page));
+        });
+        if matches!(pinned, Pin::Pinned(..)) {
+            let mut order = order.lock();
+            pages().for_each(|page| order.touch(page));
         }
-        self.unpin(file);
-        None
+        pinned
     }
 
     /// Ends one [`Self::pin`].
     pub(super) fn unpin(&self, file: &CachedFile) {
-        if !file.unpin() {
-            return;
-        }
-        let mut order = self.places[file.place].order.lock();
-        (0..file.version.pages(self.page_size)).for_each(|index| order.unpin((file.number, index)));
+        file.unpin(|| {
+            let mut order = self.places[file.place].order.lock();
+            (0..file.version.pages(self.page_size)).for_each(|index| order.unpin((file.number, index)));
+        });
+    }
+
+    /// Reads all pages of `file`, and drops those that are not right.
+    pub(super) fn check(&self, file: &CachedFile) {
+        let mut pages = file.pages().into_iter();
+        let all = pages.all(|(index, _)| {
+            let len = file.version.page_len(self.page_size, index) as usize;
+            drop(self.read(file, index, 0, len));
+            !self.ending.load(Ordering::Relaxed)
+        });
+        file.checked(all);
     }
 
     /// Puts a page on disk, others making room.
@@ -337,15 +360,16 @@ impl Store {
                 &whole[..]
             }
         };
-        match file.put(index, bytes, (self.clock)()) {
-            Ok(true) => {
-                self.counters.written.add(bytes.len() as u64);
-                let mut order = place.order.lock();
-                order.insert((file.number, index), weight);
-                if file.is_pinned() {
-                    order.pin((file.number, index));
-                }
+        let page = (file.number, index);
+        let put = file.put(index, bytes, (self.clock)(), |pinned| {
+            let mut order = place.order.lock();
+            order.insert(page, weight);
+            if pinned {
+                order.pin(page);
             }
+        });
+        match put {
+            Ok(true) => self.counters.written.add(bytes.len() as u64),
             Ok(false) => place.order.lock().release(weight),
             Err(err) => {
                 place.order.lock().release(weight);
@@ -370,10 +394,13 @@ impl Store {
     }
 
     fn evict(&self, place: &Place, victims: Vec<(PageId, u64)>) {
-        for ((number, index), weight) in victims {
+        for (page, weight) in victims {
+            let (number, index) = page;
             let file = self.files.lock().by_number.get(&number).cloned();
             if let Some(file) = file {
-                file.remove(index);
+                if !file.give_up(index, || place.order.lock().keep(page, weight)) {
+                    continue;
+                }
                 self.let_go(&file);
             }
             self.counters.evicted.add(1);
@@ -413,6 +440,26 @@ impl Store {
         self.places.iter().all(|place| place.counted.load(Ordering::Acquire))
     }
 
+    /// The pages of directory `place`, first those that go first.
+    #[cfg(test)]
+    pub(super) fn in_order(&self, place: usize) -> Vec<(Version, u32)> {
+        let pages = self.places[place].order.lock().in_order();
+        let files = self.files.lock();
+        pages.into_iter().map(|(number, index)| (files.by_number[&number].version, index)).collect()
+    }
+
+    /// Bytes that are used or promised in directory `place`.
+    #[cfg(test)]
+    pub(super) fn used_in(&self, place: usize) -> u64 {
+        self.places[place].order.lock().used()
+    }
+
+    /// Where the files of `version` are.
+    #[cfg(test)]
+    pub(super) fn paths(&self, version: &Version) -> super::directory::Paths {
+        self.places[self.place_of(version)].directory.paths(version)
+    }
+
     /// Whether no file is known.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
@@ -442,21 +489,15 @@ impl Threads {
     /// Starts them.
     pub(super) fn start(store: &Arc<Store>, ttl_interval: Duration) -> io::Result<Self> {
         let (puts, waiting) = bounded::<Put>(QUEUE);
-        let (stop, stopped) = bounded::<()>(0);
+        let (checks, unchecked) = bounded::<Arc<CachedFile>>(CHECKS_MAX);
         let mut threads =
-            Self { store: Arc::clone(store), puts: Some(puts), stop: Some(stop), running: Vec::new() };
+            Self { store: Arc::clone(store), puts: Some(puts), checks: Some(checks), running: Vec::new() };
         for number in 0..WRITERS {
             let (store, waiting) = (Arc::clone(store), waiting.clone());
             threads.run(format!("cache-write-{number}"), move || write_pages(&store, &waiting))?;
         }
         let store = Arc::clone(store);
-        threads.run("cache-keeper".to_owned(), move || {
-            store.restore();
-            let tick = ttl_interval.clamp(Duration::from_millis(1), TICK_MAX);
-            while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
-                store.expire();
-            }
-        })?;
+        threads.run("cache-keeper".to_owned(), move || keep(&store, ttl_interval, &unchecked))?;
         Ok(threads)
     }
 
@@ -465,23 +506,54 @@ impl Threads {
         Ok(())
     }
 
-    /// Hands a page over; false if too many wait already.
-    pub(super) fn put(&self, put: Put) -> bool {
-        let Some(puts) = &self.puts else { return false };
-        let Err(refused) = puts.try_send(put) else { return true };
+    /// Has the pages of `file` looked at in the background, if there is a place in the queue.
+    pub(super) fn check(&self, file: &Arc<CachedFile>) {
+        if let Some(checks) = &self.checks
+            && file.ask_for_check()
+            && checks.try_send(Arc::clone(file)).is_err()
+        {
+            file.checked(false);
+        }
+    }
+
+    /// Hands a page over; gives its memory back if too many wait already.
+    pub(super) fn put(&self, put: Put) -> Result<(), Taken> {
+        let puts = self.puts.as_ref().expect("there until it is dropped");
+        let Err(refused) = puts.try_send(put) else { return Ok(()) };
         self.store.counters.refused.add(1);
-        (refused.into_inner().done)();
-        false
+        let Put { taken, done, .. } = refused.into_inner();
+        done();
+        Err(taken)
+    }
+}
+
+/// Brings back what was there before; then checks files when it is asked to, and drops what is too old.
+fn keep(store: &Store, ttl_interval: Duration, unchecked: &Receiver<Arc<CachedFile>>) {
+    store.restore();
+    let tick = ttl_interval.clamp(Duration::from_millis(1), TICK_MAX);
+    let mut next = Instant::now() + tick;
+    loop {
+        match unchecked.recv_deadline(next) {
+            Ok(file) => {
+                store.check(&file);
+                store.let_go(&file);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                store.expire();
+                next = Instant::now() + tick;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 
 fn write_pages(store: &Store, waiting: &Receiver<Put>) {
-    for Put { file, index, bytes, done } in waiting {
+    for Put { file, index, bytes, taken, done } in waiting {
         if !store.ending.load(Ordering::Relaxed) {
             store.put(&file, index, &bytes);
         }
         done();
-        drop(bytes);
+        drop((bytes, taken));
         store.let_go(&file);
     }
 }
@@ -490,7 +562,7 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.store.ending.store(true, Ordering::Relaxed);
         self.puts = None;
-        self.stop = None;
+        self.checks = None;
         for thread in self.running.drain(..) {
             if thread.join().is_err() {
                 log::error!("a thread of the data cache panicked");

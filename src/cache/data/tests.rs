@@ -46,6 +46,8 @@ impl Place {
             origin: "a store".to_owned(),
             below_is_local: true,
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+            memory: None,
+            faults: None,
         };
         Self { store: tempfile::tempdir().unwrap(), dirs, now, options }
     }
@@ -81,14 +83,14 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn blocks(dir: &Path) -> u64 {
+pub(super) fn blocks(dir: &Path) -> u64 {
     let mut found = Vec::new();
     collect(dir, &mut found);
     let data = found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "data"));
     data.map(|path| fs::metadata(path).unwrap().blocks() * 512).sum()
 }
 
-fn eventually(mut holds: impl FnMut() -> bool) {
+pub(super) fn eventually(mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(20));
@@ -123,7 +125,7 @@ fn read_all(cache: &DataCache, name: &str, expected: &[u8]) {
     settle(cache);
 }
 
-fn settle(cache: &DataCache) {
+pub(super) fn settle(cache: &DataCache) {
     eventually(|| cache.shared.loads.is_empty());
 }
 
@@ -363,6 +365,155 @@ fn files_and_directories_are_dropped_when_asked_for() {
     assert_eq!(cache.drop_all(), 2);
     assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
     names.iter().for_each(|name| read_all(&cache, name, &content));
+}
+
+/// Whether the kernel could read `name` by itself.
+fn is_passed(cache: &DataCache, name: &str) -> bool {
+    let ctx = Ctx::daemon();
+    FileSystem::open(cache, &ctx, &path(name)).unwrap().backing(&ctx).unwrap().is_ok()
+}
+
+#[test]
+fn a_large_file_of_an_earlier_process_is_checked_in_the_background() {
+    let place = Place::new(100, Policy::Lru);
+    let content = bytes(10, store::VERIFY_MAX + PAGE);
+    let pages = content.len() / PAGE as usize;
+    place.write("file", &content);
+    let fill = |cache: &DataCache| {
+        // What comes faster than the disk takes it is not kept.
+        while cache.usage().pages < pages {
+            read_all(cache, "file", &content);
+        }
+    };
+    let cache = place.cache();
+    fill(&cache);
+    assert!(is_passed(&cache, "file"), "nobody but this process has had it");
+    drop(cache);
+    let cache = place.cache();
+    eventually(|| is_passed(&cache, "file"));
+    assert_eq!(loaded(&cache), 0);
+    drop(cache);
+
+    let [data] = &place.data_files()[..] else { panic!("one file") };
+    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
+    file.write_all_at(b"damage", 3 * PAGE + 99).unwrap();
+    let cache = place.cache();
+    eventually(|| !is_passed(&cache, "file") && cache.usage().pages < pages);
+    assert_eq!(cache.shared.store.counters.damaged.value(), 1);
+    fill(&cache);
+    eventually(|| is_passed(&cache, "file"));
+    assert_eq!(loaded(&cache), PAGE);
+}
+
+#[test]
+fn what_is_dropped_while_the_kernel_reads_it_gives_its_room_back_afterwards() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(11, 4 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    let ctx = Ctx::daemon();
+    let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
+    let backing = reader.backing(&ctx).unwrap().unwrap();
+    let file = cache.shared.store.file(Version::of(record::origin("a store"), reader.attr()));
+    assert!(cache.shared.store.drop_page(&file, 1));
+    let mut kept = vec![0; content.len()];
+    backing.file.read_exact_at(&mut kept, 0).unwrap();
+    assert!(kept == content);
+    drop(backing);
+    assert_eq!((cache.usage().pages, place.on_disk()), (3, 3 * PAGE));
+}
+
+/// Readers, readers by the kernel, evictions, drops and expiry at once.
+#[test]
+fn what_is_counted_is_what_is_there_whatever_goes_on_at_once() {
+    let mut place = Place::with(&[5, 8], Policy::Lru);
+    place.options.ttl = Some(50);
+    let files: Vec<(String, Vec<u8>)> =
+        (0..10).map(|n| (format!("file{n}"), bytes(n, (n % 3 + 1) * PAGE - 5))).collect();
+    files.iter().for_each(|(name, content)| place.write(name, content));
+    let cache = place.cache();
+    let store = &cache.shared.store;
+    let steps = |seed: u64, step: &(dyn Fn(&str, &[u8]) + Sync)| {
+        for n in 0..150_u64 {
+            let (name, content) = &files[(seed + n * n * 7) as usize % files.len()];
+            step(name, content);
+        }
+    };
+    let ctx = Ctx::daemon();
+    let look =
+        |name: &str, content: &[u8]| assert!(read(&cache, name, 0, content.len()) == content, "{name}");
+    let pass = |name: &str, content: &[u8]| {
+        let reader = FileSystem::open(&cache, &ctx, &path(name)).unwrap();
+        let Ok(backing) = reader.backing(&ctx).unwrap() else { return look(name, content) };
+        let mut got = vec![0; content.len()];
+        backing.file.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == content, "{name} by the kernel");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| steps(1, &look));
+        scope.spawn(|| steps(2, &pass));
+        scope.spawn(|| steps(3, &pass));
+        scope.spawn(|| {
+            steps(4, &|name, _| {
+                cache.drop_below(&ctx, &path(name)).unwrap();
+                place.now.fetch_add(store::FULL, Ordering::Relaxed);
+                store.expire();
+            });
+        });
+    });
+    settle(&cache);
+    let limit: u64 = place.options.directories.iter().map(|(_, limit)| limit).sum();
+    assert!(place.on_disk() <= store.used() && store.used() <= limit, "{} of {limit}", place.on_disk());
+    let versions = files.iter().map(|(name, _)| cache.below.stat(&ctx, &path(name)).unwrap());
+    let there: usize = versions
+        .map(|attr| store.file(Version::of(cache.origin, &attr)))
+        .map(|file| {
+            let pages = file.pages().len();
+            store.let_go(&file);
+            pages
+        })
+        .sum();
+    assert_eq!(there, store.pages());
+    cache.drop_all();
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+    eventually(|| store.is_empty());
+}
+
+#[test]
+fn without_memory_what_was_asked_for_is_read_and_no_page() {
+    struct Room(AtomicU64);
+    impl Allowance for Arc<Room> {
+        fn take(&self, bytes: u64) -> Option<Box<dyn Send>> {
+            struct Back(Arc<Room>, u64);
+            impl Drop for Back {
+                fn drop(&mut self) {
+                    self.0.0.fetch_add(self.1, Ordering::Relaxed);
+                }
+            }
+            let left = |left: u64| left.checked_sub(bytes);
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
+            Some(Box::new(Back(Arc::clone(self), bytes)))
+        }
+    }
+    let mut place = Place::new(20, Policy::Lru);
+    let room = Arc::new(Room(AtomicU64::new(PAGE)));
+    place.options.memory = Some(Arc::new(Arc::clone(&room)));
+    let content = bytes(12, 3 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    assert!(read(&cache, "file", 0, 10) == content[..10]);
+    settle(&cache);
+    assert_eq!((loaded(&cache), cache.usage().pages), (PAGE, 1));
+    eventually(|| room.0.load(Ordering::Relaxed) == PAGE);
+    let others = room.take(1).unwrap();
+    assert!(read(&cache, "file", PAGE, 10) == content[PAGE as usize..][..10]);
+    assert_eq!((loaded(&cache), cache.usage().pages), (PAGE, 1));
+    drop(others);
+    assert!(read(&cache, "file", PAGE, 10) == content[PAGE as usize..][..10]);
+    settle(&cache);
+    eventually(|| room.0.load(Ordering::Relaxed) == PAGE);
+    assert_eq!(cache.usage().pages, 2);
 }
 
 /// A simulated day of a machine: files come, are read at random by a few favourites and many others, are written anew and
