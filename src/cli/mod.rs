@@ -13,10 +13,12 @@ mod wrappers;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use nix::sys::statfs::statfs;
 
 use crate::config::Environment;
 use args::Arguments;
@@ -56,6 +58,7 @@ fn run(command: Command) -> ExitCode {
         Command::Preload(args) => preload::run(&args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(&dir),
+        Command::Probe { point } => probe(&point),
         Command::Properties => pages::properties(),
     }
 }
@@ -73,6 +76,18 @@ fn run_wrapper(wrapper: Wrapper) -> ExitCode {
         Wrapper::Helper(helper) => {
             let done = mount::run(&helper.into_mount(), Environment::of_process());
             if done == ExitCode::SUCCESS { done } else { ExitCode::from(MOUNT_FAILED) }
+        }
+    }
+}
+
+/// Asks in the place of the process that serves `point`, which must not use its own mount: should it be killed
+/// meanwhile, it would wait for itself.
+fn probe(point: &Path) -> ExitCode {
+    match statfs(point) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(errno) => {
+            complain(errno.desc());
+            ExitCode::FAILURE
         }
     }
 }

@@ -60,13 +60,36 @@ pub(super) fn start(file: LogFile, terminal: bool, debug: bool) {
     let pid = std::process::id();
     let outcome = Builder::new()
         .filter_level(LevelFilter::Warn)
-        .filter_module("alluxio_fuse", own)
+        // What is logged of this is decided before it comes here: see `set_level`.
+        .filter_module("alluxio_fuse", LevelFilter::Trace)
         .format(move |out, record| out.write_all(line(SystemTime::now(), pid, record).as_bytes()))
         .target(Target::Pipe(Box::new(Sink { file, terminal })))
         .try_init();
     if outcome.is_err() {
         log::debug!("the log goes where it went before");
     }
+    log::set_max_level(own);
+}
+
+/// Has lines logged from `level` on, for as long as this process runs; returns the level. `name` is for the log only, as
+/// there is one level for all. `level` is one of log4j's words, in letters of any size.
+pub(super) fn set_level(name: &str, level: &str) -> Result<LevelFilter, Failure> {
+    let filter = match level.to_ascii_uppercase().as_str() {
+        "OFF" => LevelFilter::Off,
+        "FATAL" | "ERROR" => LevelFilter::Error,
+        "WARN" => LevelFilter::Warn,
+        "INFO" => LevelFilter::Info,
+        "DEBUG" => LevelFilter::Debug,
+        "TRACE" | "ALL" => LevelFilter::Trace,
+        _ => {
+            return Err(Failure::new(format!(
+                "{level} is no level: give off, error, warn, info, debug or trace"
+            )));
+        }
+    };
+    log::set_max_level(filter);
+    log::info!("The level of {name} is {filter} now");
+    Ok(filter)
 }
 
 /// Where lines go. Each comes in one piece.
