@@ -21,6 +21,7 @@ mod data_path;
 mod error;
 mod fetch;
 mod flight;
+mod heartbeat;
 mod incomplete;
 mod journal;
 mod layout;
@@ -53,6 +54,7 @@ pub use budget::Memory;
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
+pub use heartbeat::Report;
 pub use options::*;
 pub use survey::Survey;
 pub use survey::Surveyed;
@@ -193,6 +195,16 @@ impl AlluxioFs {
     /// Who uses how much of the memory for data now.
     pub fn memory(&self) -> Memory {
         self.shared.data.memory.memory(self.shared.data.mappings.bytes())
+    }
+
+    /// Tells the master what this client has done since it was told last; not after `deadline`.
+    pub fn report(&self, ctx: &Ctx, deadline: Option<Instant>, report: &Report) -> Result<()> {
+        self.shared.bridge.run(ctx, deadline, self.shared.master.heartbeat(report))
+    }
+
+    /// Connections to workers that are kept.
+    pub fn worker_connections(&self) -> usize {
+        self.shared.connections.count()
     }
 
     /// What went to and came from workers until now.
