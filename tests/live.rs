@@ -376,33 +376,50 @@ fn the_socket_of_a_mount_that_crashed_is_removed_by_the_next_look() {
     let path = socket(&mount);
     assert!(path.exists());
     let mut command = mount.command();
+    command.arg("stat");
     mount.crash();
     // Twice: the record of the process goes first.
     for _ in 0..2 {
-        process::output_within(command.arg("stat"), PATIENCE);
+        process::output_within(&mut command, PATIENCE);
     }
     assert!(!path.exists());
 }
 
 #[test]
-fn another_user_sees_his_own_mount_only() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+fn operations_of_another_user_are_told_as_his() {
+    let dir = tempfile::tempdir().unwrap();
     if !users::are_available() {
         return;
     }
-    let nobody = users::named("nobody");
-    std::os::unix::fs::chown(two.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
-    let (mine, theirs) = (local(one.path()).start_in_background(), local(two.path()).by(&nobody).start());
-    let asks = || process::output_within(theirs.command().arg("stats"), PATIENCE).status.success();
-    wait_until("a mount in the foreground can be looked into", PATIENCE, asks);
-    // There is only one of theirs, so it need not be named.
-    let stats = process::succeed(theirs.command().args(["stats", "--json"]), PATIENCE);
-    let stats: Value = serde_json::from_str(&stats).unwrap();
-    assert_eq!(stats["pid"], theirs.pid());
-    let output = process::output_within(theirs.command().arg("stats").arg(mine.path()), PATIENCE);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is no mount of this user"));
-    theirs.unmount();
-    mine.unmount();
+    let all = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), all.clone()).unwrap();
+    let mount = local(dir.path()).option("allow_other").start_in_background();
+    fs::set_permissions(mount.path().parent().unwrap(), all).unwrap();
+    let (nobody, daemon) = (users::named("nobody"), users::named("daemon"));
+    let trace = Trace::start(&mount, &["--op", "lookup", "--path", "/of *", "--count", "2"]);
+    for user in [&nobody, &daemon] {
+        user.run(|| fs::metadata(mount.path().join(format!("of {}", user.name))).unwrap_err());
+    }
+    let lines = trace.lines();
+    for (line, user) in lines.iter().zip([&nobody, &daemon]) {
+        let (path, uid) = (format!(" /of {} (", user.name), format!(", uid {})", user.uid));
+        assert!(line.contains(&path) && line.contains(&uid) && line.contains(" = ENOENT in "), "{line}");
+    }
+    assert_eq!(lines.len(), 2);
+    mount.unmount();
+}
+
+#[test]
+fn what_is_no_mount_is_named_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = local(dir.path()).start_in_background();
+    for command in ["stats", "threads", "trace", "top", "profile"] {
+        let output = process::output_within(mount.command().arg(command).arg(dir.path()), PATIENCE);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{command}");
+        assert!(said.contains("is no mount of this user, `alluxio-fuse stat` lists"), "{command}: {said}");
+    }
+    mount.unmount();
 }
 
 #[test]
