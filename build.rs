@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "alluxio/grpc/block.proto",
     "alluxio/grpc/common.proto",
     "alluxio/grpc/file.proto",
     "alluxio/grpc/meta.proto",
+    "alluxio/grpc/metric.proto",
     "alluxio/grpc/sasl.proto",
     "alluxio/grpc/version.proto",
 ];

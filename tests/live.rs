@@ -129,25 +129,25 @@ fn stats_count_what_was_done() {
 #[test]
 fn a_trace_tells_each_operation_that_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     fs::write(mount.path().join("a b"), "hello").unwrap();
-    let reads = Trace::start(&mount, &["--op", "read,unlink", "--path", "/a*", "--count", "2"]);
-    let mine =
-        Trace::start(&mount, &["--pid", &std::process::id().to_string(), "--path", "/made", "--count", "1"]);
-    let slow = Trace::start(&mount, &["--slower-than", "1000s", "--count", "1"]);
+    let reads = Trace::start(&mount, &["--op", "read", "--path", "/a*", "--count", "1"]);
+    let removals = Trace::start(&mount, &["--op", "open,unlink", "--path", "/a b", "--count", "2"]);
+    let own = std::process::id().to_string();
+    let mine = Trace::start(&mount, &["--pid", &own, "--path", "/made", "--count", "1"]);
+    let mut slow = Trace::start(&mount, &["--slower-than", "1000s", "--count", "1"]);
     process::succeed(Command::new("cat").arg(mount.path().join("a b")), PATIENCE);
     fs::create_dir(mount.path().join("made")).unwrap();
     fs::remove_file(mount.path().join("a b")).unwrap();
     let lines = reads.lines();
-    assert!(
-        lines[0].contains(" read /a b ")
-            && lines[0].contains("@0 (cat, pid ")
-            && lines[0].contains(" = 5 in ")
-    );
-    assert!(lines[1].contains(" unlink /a b (") && lines[1].contains(" = 0 in "), "{lines:?}");
+    for part in [" read /a b ", "@0 (cat, pid ", " = 5 in "] {
+        assert!(lines[0].contains(part), "{lines:?}");
+    }
+    let lines = removals.lines();
+    assert!(lines[0].contains(" open /a b (cat, ") && lines[1].contains(" unlink /a b ("), "{lines:?}");
+    assert!(lines[1].contains(" = 0 in "), "{lines:?}");
     let lines = mine.lines();
     assert!(lines[0].contains(" /made (") && lines[0].contains(&format!("uid {}", nix::unistd::getuid())));
-    let mut slow = slow;
     assert!(slow.0.try_wait().unwrap().is_none(), "nothing takes as long");
     drop(slow);
     mount.unmount();
@@ -156,7 +156,7 @@ fn a_trace_tells_each_operation_that_is_asked_for() {
 #[test]
 fn a_trace_of_what_is_no_operation_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     let mut command = mount.command();
     let output = process::output_within(command.args(["trace", "--op", "look"]).arg(mount.path()), PATIENCE);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -167,7 +167,7 @@ fn a_trace_of_what_is_no_operation_is_refused() {
 #[test]
 fn top_shows_operations_files_and_callers() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     fs::write(mount.path().join("hot"), "hello").unwrap();
     let mut shell = Command::new("sh")
         .args(["-c", "while :; do cat \"$1\" > /dev/null || exit; done", "sh"])
@@ -191,7 +191,7 @@ fn a_request_that_hangs_is_found_with_its_server() {
     let mount = Spec::alluxio(&cluster, &remote.path)
         .property("alluxio.user.short.circuit.enabled", "false")
         .property("alluxio.fuse.logging.threshold", "1ms")
-        .start();
+        .start_in_background();
     fs::write(mount.path().join("file"), vec![7; 3 << 20]).unwrap();
     let workers: Vec<_> = cluster.workers().iter().map(|worker| cluster.suspend(worker)).collect();
     let mut cat = Command::new("cat").arg(mount.path().join("file")).stdout(Stdio::null()).spawn().unwrap();
@@ -217,7 +217,7 @@ fn a_request_that_hangs_is_found_with_its_server() {
 #[test]
 fn a_profile_is_a_picture_and_the_mount_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     let picture = dir.path().join("profile.svg");
     let work = mount.path().join("absent");
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -248,7 +248,7 @@ fn a_profile_is_a_picture_and_the_mount_goes_on() {
 fn what_waits_is_drawn_too() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     let mut command = mount.command();
     let output = process::output_within(
         command.args(["profile", "--off-cpu", "-d", "1", "-f"]).arg(&fifo).arg(mount.path()),
@@ -263,7 +263,7 @@ fn what_waits_is_drawn_too() {
 #[test]
 fn the_level_of_the_log_changes_at_run_time() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     let seen = |name: &str| {
         fs::create_dir(mount.path().join(name)).unwrap();
         let line = format!("Enter: Fuse.Mkdir(path=/{name},mode=");
@@ -289,7 +289,7 @@ fn the_level_of_the_log_changes_at_run_time() {
 #[test]
 fn a_storm_of_errors_is_a_few_lines_and_their_number() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     for number in 0..50 {
         let name = format!("{number} {}", "x".repeat(300));
         fs::metadata(mount.path().join(name)).unwrap_err();
@@ -308,7 +308,7 @@ fn a_storm_of_errors_is_a_few_lines_and_their_number() {
 #[test]
 fn garbage_on_the_socket_is_answered_and_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     if !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -330,7 +330,7 @@ fn garbage_on_the_socket_is_answered_and_harms_nobody() {
 #[test]
 fn a_caller_that_never_reads_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     if !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -372,41 +372,60 @@ fn the_socket_of_a_mount_that_crashed_is_removed_by_the_next_look() {
     if !users::are_available() {
         return;
     }
-    let mount = local(dir.path()).start();
+    let mount = local(dir.path()).start_in_background();
     let path = socket(&mount);
     assert!(path.exists());
     let mut command = mount.command();
+    command.arg("stat");
     mount.crash();
     // Twice: the record of the process goes first.
     for _ in 0..2 {
-        process::output_within(command.arg("stat"), PATIENCE);
+        process::output_within(&mut command, PATIENCE);
     }
     assert!(!path.exists());
 }
 
 #[test]
-fn another_user_sees_his_own_mount_only() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+fn operations_of_another_user_are_told_as_his() {
+    let dir = tempfile::tempdir().unwrap();
     if !users::are_available() {
         return;
     }
-    let nobody = users::named("nobody");
-    std::os::unix::fs::chown(two.path(), Some(nobody.uid), Some(nobody.gid)).unwrap();
-    let (mine, theirs) = (local(one.path()).start(), local(two.path()).by(&nobody).start());
-    // There is only one of theirs, so it need not be named.
-    let stats = process::succeed(theirs.command().args(["stats", "--json"]), PATIENCE);
-    let stats: Value = serde_json::from_str(&stats).unwrap();
-    assert_eq!(stats["pid"], theirs.pid());
-    let output = process::output_within(theirs.command().arg("stats").arg(mine.path()), PATIENCE);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is no mount of this user"));
-    theirs.unmount();
-    mine.unmount();
+    let all = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path(), all.clone()).unwrap();
+    let mount = local(dir.path()).option("allow_other").start_in_background();
+    fs::set_permissions(mount.path().parent().unwrap(), all).unwrap();
+    let (nobody, daemon) = (users::named("nobody"), users::named("daemon"));
+    let trace = Trace::start(&mount, &["--op", "lookup", "--path", "/of *", "--count", "2"]);
+    for user in [&nobody, &daemon] {
+        user.run(|| fs::metadata(mount.path().join(format!("of {}", user.name))).unwrap_err());
+    }
+    let lines = trace.lines();
+    for (line, user) in lines.iter().zip([&nobody, &daemon]) {
+        let (path, uid) = (format!(" /of {} (", user.name), format!(", uid {})", user.uid));
+        assert!(line.contains(&path) && line.contains(&uid) && line.contains(" = ENOENT in "), "{line}");
+    }
+    assert_eq!(lines.len(), 2);
+    mount.unmount();
+}
+
+#[test]
+fn what_is_no_mount_is_named_with_the_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = local(dir.path()).start_in_background();
+    for command in ["stats", "threads", "trace", "top", "profile"] {
+        let output = process::output_within(mount.command().arg(command).arg(dir.path()), PATIENCE);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{command}");
+        assert!(said.contains("is no mount of this user, `alluxio-fuse stat` lists"), "{command}: {said}");
+    }
+    mount.unmount();
 }
 
 #[test]
 fn the_log_tells_arguments_and_the_number_of_the_request() {
     let dir = tempfile::tempdir().unwrap();
-    let mount = local(dir.path()).property("alluxio.fuse.debug.enabled", "true").start();
+    let mount = local(dir.path()).property("alluxio.fuse.debug.enabled", "true").start_in_background();
     let path = mount.path().join("file");
     let mut file = File::create(&path).unwrap();
     file.write_all(b"hello").unwrap();

@@ -527,7 +527,8 @@ fn a_user_to_act_for_and_slow_calls_are_warned_of() {
     for part in [
         "WARN  answer",
         "Fuse.Lookup(path=/absent) returned -2 in ",
-        " (>=0 ms) (",
+        " (>=0 ms), ",
+        " ms of it waiting for localhost:",
         "Exit (-2): Fuse.Lookup(path=/absent) in ",
     ] {
         assert!(!mount.logged(part).is_empty(), "{part}: {}", mount.said());

@@ -54,6 +54,12 @@ pub(super) enum Command {
         /// The directory, which must exist
         dir: std::path::PathBuf,
     },
+    /// Ask a mount for its capacity, which its process answers by itself
+    #[command(hide = true)]
+    Probe {
+        /// Where it is mounted
+        point: std::path::PathBuf,
+    },
     /// Print the reference page of properties
     #[command(hide = true)]
     Properties,

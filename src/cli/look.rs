@@ -24,7 +24,7 @@ pub(super) fn ask(point: Option<&str>, ask: &Ask, within: Duration) -> Result<Co
 
 /// The whole of an answer that has one part.
 pub(super) fn answer(point: Option<&str>, question: &Ask, within: Duration) -> Result<Answer, Failure> {
-    let answer = ask(point, question, within)?.next()?;
+    let answer = ask(point, question, within)?.part()?;
     answer.ok_or_else(|| Failure::new("the mount has ended without an answer"))
 }
 

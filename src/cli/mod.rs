@@ -20,10 +20,12 @@ mod wrappers;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use nix::sys::statfs::statfs;
 
 use crate::config::Environment;
 use args::Arguments;
@@ -69,6 +71,7 @@ fn run(command: Command) -> ExitCode {
         Command::Loglevel(args) => log_level::run(&args),
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(&dir),
+        Command::Probe { point } => probe(&point),
         Command::Properties => pages::properties(),
     }
 }
@@ -86,6 +89,18 @@ fn run_wrapper(wrapper: Wrapper) -> ExitCode {
         Wrapper::Helper(helper) => {
             let done = mount::run(&helper.into_mount(), Environment::of_process());
             if done == ExitCode::SUCCESS { done } else { ExitCode::from(MOUNT_FAILED) }
+        }
+    }
+}
+
+/// Asks in the place of the process that serves `point`, which must not use its own mount: should it be killed
+/// meanwhile, it would wait for itself.
+fn probe(point: &Path) -> ExitCode {
+    match statfs(point) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(errno) => {
+            complain(errno.desc());
+            ExitCode::FAILURE
         }
     }
 }

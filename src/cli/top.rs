@@ -52,8 +52,8 @@ fn top(args: &TopArgs) -> Result<(), Failure> {
 }
 
 fn next(control: &mut Control) -> Result<Option<Top>, Failure> {
-    match control.next()? {
-        Some(Answer::Top(page)) => Ok(Some(page)),
+    match control.part()? {
+        Some(Answer::Top(page)) => Ok(Some(*page)),
         Some(other) => Err(look::strange(&other)),
         None => Ok(None),
     }

@@ -33,7 +33,7 @@ fn trace(args: &TraceArgs) -> Result<(), Failure> {
         count: args.count,
     };
     let mut control = look::ask(args.point.as_deref(), &Ask::Trace(wish), PATIENCE)?;
-    while let Some(answer) = control.next()? {
+    while let Some(answer) = control.part()? {
         match answer {
             Answer::Tracing => complain("Tracing, Ctrl-C ends it"),
             Answer::Event(event) => {
@@ -43,7 +43,7 @@ fn trace(args: &TraceArgs) -> Result<(), Failure> {
                 }
             }
             Answer::Dropped(count) => {
-                complain(format_args!("{count} operations are not shown, they came too fast"))
+                complain(format_args!("{count} operations are not shown, they came too fast"));
             }
             other => return Err(look::strange(&other)),
         }

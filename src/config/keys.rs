@@ -120,12 +120,14 @@ keys! { LOCAL, Local;
     FUSE_TRACING_ENDPOINT: Kind::Text, "alluxio.fuse.tracing.endpoint" = unset;
     /// One in so many requests is traced.
     FUSE_TRACING_ONE_IN: Kind::Int(1, 1_000_000_000), "alluxio.fuse.tracing.one.in" = "1";
-    /// Serves metrics over HTTP.
+    /// Serves metrics, health and the log's level over HTTP.
     FUSE_WEB_ENABLED: Kind::Flag, "alluxio.fuse.web.enabled" = "false";
-    /// Port for the metrics.
+    /// Port for that; 0 for any that is free, which the log then names.
     FUSE_WEB_PORT: Kind::Int(0, 65_535), "alluxio.fuse.web.port" = "49999";
-    /// Address for the metrics.
-    FUSE_WEB_BIND_HOST: Kind::Text, "alluxio.fuse.web.bind.host" = "0.0.0.0";
+    /// Address for that; Alluxio's own default is 0.0.0.0, for all who reach this machine.
+    FUSE_WEB_BIND_HOST: Kind::Text, "alluxio.fuse.web.bind.host" = "127.0.0.1";
+    /// This machine's name in the address that the log shows.
+    FUSE_WEB_HOSTNAME: Kind::Text, "alluxio.fuse.web.hostname" = unset;
 
     /// Where Alluxio is installed.
     HOME: Kind::Text, "alluxio.home" = unset;

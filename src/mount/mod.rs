@@ -9,7 +9,9 @@ mod data_cache;
 mod doctor;
 mod ending;
 mod failure;
+mod figures;
 mod fuse_conf;
+mod insight;
 mod launch;
 mod log_file;
 mod log_fold;
@@ -27,6 +29,7 @@ mod table;
 mod tracing;
 mod unmount;
 mod users;
+mod web;
 
 pub use background::Handshake;
 pub use cluster::add_cluster_defaults;
@@ -91,6 +94,7 @@ use cluster::Watch;
 use control::Door;
 use control::Inspected;
 use ending::Ending;
+use figures::Parts;
 use log_file::Reopen;
 use pid_file::PidFile;
 use point::Conditions;
@@ -402,9 +406,11 @@ fn serve_logged(
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
     std::env::set_current_dir("/").map_err(|err| Failure::because("/", err))?;
 
+    let port = web::Port::take(&plan.config)?;
     // Two mounts at the same point must not both find it free.
     let lock = registry.lock()?;
     plan.prepare(registry)?;
+    let behind = Arc::clone(&fs);
     // Only when the mount that was here before has let go of its directories.
     let (fs, data) = data_cache::over(fs, cached, cluster.as_ref().map(|cluster| cluster.allowance()))?;
     let (fs, memory) = match plan.metadata_cache(Arc::clone(&fs))? {
@@ -432,6 +438,8 @@ fn serve_logged(
         .map_err(|err| Failure::because("cannot record the mount", err))?;
     let pid_file = plan.pid_file.as_deref().map(PidFile::write).transpose()?;
     drop(lock);
+    let parts = Parts { vfs: Arc::clone(&vfs), data: data.clone(), cluster: cluster.clone() };
+    let insight = insight::start(&plan.config, port, plan.point.clone(), behind, parts)?;
 
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
@@ -485,6 +493,7 @@ fn serve_logged(
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
     }
+    drop(insight);
     drop(pid_file);
     drop(registration);
     drop(signals);
@@ -534,10 +543,6 @@ fn backend(plan: &mut Plan) -> Result<Built, Failure> {
 
 /// Says so if somebody counts on what this program does not do.
 fn warn_without_effect(config: &Config) {
-    let switches = [&keys::FUSE_WEB_ENABLED];
-    for key in switches.into_iter().filter(|key| config.flag(key)) {
-        log::warn!("{} ({}) has no effect in this version", key.name, config.origin(key));
-    }
     let impersonation = config.text(&keys::SECURITY_IMPERSONATION);
     if !["", "_HDFS_USER_", "_NONE_"].contains(&impersonation) {
         log::warn!("Impersonation ignored. Invalid configuration: {impersonation}");

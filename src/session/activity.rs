@@ -28,8 +28,8 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
-use super::answer::Subject;
-use super::ffi::Caller;
+use super::arguments::Caller;
+use super::arguments::Subject;
 use crate::metrics::Operation;
 use crate::vfs::Vfs;
 use crate::waiting::Wait;

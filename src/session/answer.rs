@@ -1,7 +1,6 @@
 //! The only place that replies. Every request is run, answered exactly once and, if it failed, logged once,
 //! here.
 
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -28,11 +27,12 @@ use super::abi::XattrOut;
 use super::activity;
 use super::activity::Event;
 use super::arguments::About;
+use super::arguments::Caller;
+use super::arguments::Subject;
 use super::current;
 use super::dirents::Dirents;
 use super::errno::errno;
 use super::errno::level;
-use super::ffi::Caller;
 use super::ffi::RawRequest;
 use super::ffi::Shared;
 use super::interrupts::Interrupt;
@@ -56,17 +56,6 @@ use crate::waiting::Wait;
 
 /// What the kernel asks for.
 pub(super) use crate::metrics::Operation as Op;
-
-/// What it is about, for the log.
-#[derive(Clone, Copy)]
-pub(super) enum Subject<'a> {
-    /// An inode.
-    Inode(u64),
-    /// A name in a directory.
-    Name(u64, &'a OsStr),
-    /// A name in a directory, and what it is to become.
-    Names(u64, &'a OsStr, u64, &'a OsStr),
-}
 
 /// What goes back when all went well.
 pub(super) enum Answer {
@@ -428,22 +417,5 @@ fn failure_level(op: Op, fault: Fault) -> Level {
         // The kernel asks for `security.capability` at each write, and `ls -l` for access control lists.
         (Op::Setxattr | Op::Getxattr | Op::Listxattr | Op::Removexattr, Fault::NotSupported) => Level::Debug,
         _ => level(fault),
-    }
-}
-
-impl Subject<'_> {
-    /// Paths in the mount.
-    pub(super) fn text(self, vfs: &Vfs) -> String {
-        let below = |parent: u64, name: &OsStr| {
-            let parent = vfs.path_text(Ino(parent));
-            format!("{}/{}", parent.trim_end_matches('/'), name.display())
-        };
-        match self {
-            Self::Inode(ino) => vfs.path_text(Ino(ino)),
-            Self::Name(parent, name) => below(parent, name),
-            Self::Names(parent, name, new_parent, new_name) => {
-                format!("{} to {}", below(parent, name), below(new_parent, new_name))
-            }
-        }
     }
 }

@@ -1,11 +1,31 @@
-//! What a request is about and what it asks for, for logs and for whoever looks into the mount. The words are those of
+//! Who asks, what a request is about and what it asks for, for logs and for whoever looks into the mount. The words are those of
 //! Alluxio's client.
 
+use std::ffi::OsStr;
 use std::fmt;
 
-use super::answer::Subject;
 use crate::metrics::Operation;
+use crate::vfs::Ino;
 use crate::vfs::Vfs;
+
+/// The caller of a request, as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Caller {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) pid: u32,
+}
+
+/// What it is about, for the log.
+#[derive(Clone, Copy)]
+pub(super) enum Subject<'a> {
+    /// An inode.
+    Inode(u64),
+    /// A name in a directory.
+    Name(u64, &'a OsStr),
+    /// A name in a directory, and what it is to become.
+    Names(u64, &'a OsStr, u64, &'a OsStr),
+}
 
 /// The arguments of a request beside its subject.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +65,23 @@ impl<'a> Subject<'a> {
     /// With arguments.
     pub(super) fn with(self, arguments: Arguments) -> About<'a> {
         About { subject: self, arguments }
+    }
+}
+
+impl Subject<'_> {
+    /// Paths in the mount.
+    pub(super) fn text(self, vfs: &Vfs) -> String {
+        let below = |parent: u64, name: &OsStr| {
+            let parent = vfs.path_text(Ino(parent));
+            format!("{}/{}", parent.trim_end_matches('/'), name.display())
+        };
+        match self {
+            Self::Inode(ino) => vfs.path_text(Ino(ino)),
+            Self::Name(parent, name) => below(parent, name),
+            Self::Names(parent, name, new_parent, new_name) => {
+                format!("{} to {}", below(parent, name), below(new_parent, new_name))
+            }
+        }
     }
 }
 

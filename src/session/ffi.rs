@@ -17,6 +17,7 @@ use fuse_sys::fuse3;
 use nix::errno::Errno;
 
 use super::activity::Activity;
+use super::arguments::Caller;
 use super::current;
 use super::interrupts::Interrupt;
 use crate::vfs::Vfs;
@@ -35,14 +36,6 @@ pub(super) struct Shared {
 
 /// libfuse refused to mount. It says why on stderr.
 pub(super) struct Refused;
-
-/// The caller of a request, as the kernel knows it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Caller {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) pid: u32,
-}
 
 /// A request inside libfuse, which must be replied to exactly once: each reply consumes it.
 pub(super) struct RawRequest {

@@ -64,6 +64,8 @@ use self::pool::Service;
 use self::transport::Port;
 use self::transport::Transport;
 use self::unmount::Place;
+use crate::metrics;
+use crate::metrics::Value;
 use crate::vfs::Vfs;
 
 pub use self::activity::Activity;
@@ -182,6 +184,7 @@ impl Session {
         }
         let pool = Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits)?;
         self.pool.set(Arc::downgrade(&pool)).expect("a session runs once, as running consumes it");
+        let _figures = tell_figures(&pool, self.end.0.clone());
         let path = self.end.0.path().display().to_string();
         info!("Serving {path}");
         let outcome = pool.wait();
@@ -229,6 +232,31 @@ impl Drop for End {
     fn drop(&mut self) {
         unmount::leave_nothing(&self.0);
     }
+}
+
+/// Has the workers of `pool` counted, and what waits for them at `place`.
+fn tell_figures(pool: &Arc<Pool>, place: Place) -> metrics::Registration {
+    let pool = Arc::downgrade(pool);
+    metrics::register(move |all| {
+        let Some(pool) = pool.upgrade() else { return };
+        let (threads, idle, most) = pool.figures();
+        let busy = threads - idle;
+        let help = "Threads that serve requests of the kernel, by what they do.";
+        for (state, count) in [("idle", idle), ("busy", busy)] {
+            let labels = vec![("state", state.to_owned())];
+            all.sample("alluxio_fuse_worker_threads", help, labels, Value::Gauge(count as f64));
+        }
+        all.gauge("alluxio_fuse_worker_threads_max", "How many such threads there may be.", most as f64);
+        // Of all that the kernel waits for, what a worker has is not in the queue.
+        if let Some(waiting) = place.waiting() {
+            let queued = waiting.saturating_sub(busy as u64);
+            all.gauge(
+                "alluxio_fuse_queued_requests",
+                "Requests of the kernel that no thread serves yet.",
+                queued as f64,
+            );
+        }
+    })
 }
 
 /// How urgent the end is.

@@ -140,6 +140,12 @@ impl Pool {
         workers.running.values().for_each(|worker| worker.cancel.cancel());
     }
 
+    /// How many workers there are, how many of them wait for a request, and how many there may be.
+    pub(super) fn figures(&self) -> (usize, usize, usize) {
+        let threads = self.workers.lock().running.len();
+        (threads, self.idle.load(Ordering::Relaxed).min(threads), self.limits.max_threads)
+    }
+
     /// Workers that exist.
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {

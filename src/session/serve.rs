@@ -6,10 +6,10 @@ use libc::c_int;
 
 use super::answer::Answer;
 use super::answer::Op;
-use super::answer::Subject;
 use super::answer::answer;
 use super::answer::forget;
 use super::arguments::Arguments;
+use super::arguments::Subject;
 use super::current;
 use super::dirents::Dirents;
 use super::ffi::RawRequest;

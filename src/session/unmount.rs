@@ -58,6 +58,11 @@ impl Place {
         &self.path
     }
 
+    /// How many requests the kernel has not got an answer to, served or not, if it tells this user.
+    pub(super) fn waiting(&self) -> Option<u64> {
+        fs::read_to_string(format!("{CONNECTIONS}/{}/waiting", self.device)).ok()?.trim().parse().ok()
+    }
+
     /// Whether this mount is still there, on top.
     pub(super) fn is_mounted(&self) -> bool {
         Self::find(&self.path).ok().flatten().as_ref() == Some(self)

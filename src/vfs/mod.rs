@@ -236,6 +236,11 @@ impl Vfs {
         self.files.len() + self.dirs.len()
     }
 
+    /// Open files.
+    pub fn open_files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Inodes that the kernel knows, the root included.
     pub fn known_inodes(&self) -> usize {
         self.inodes.len()

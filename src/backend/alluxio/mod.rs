@@ -21,6 +21,7 @@ mod data_path;
 mod error;
 mod fetch;
 mod flight;
+mod heartbeat;
 mod incomplete;
 mod journal;
 mod layout;
@@ -54,6 +55,7 @@ pub use budget::Memory;
 pub use configuration::ClusterConfiguration;
 pub use configuration::ClusterProperty;
 pub use configuration::fetch_configuration;
+pub use heartbeat::Report;
 pub use options::*;
 pub use survey::Survey;
 pub use survey::Surveyed;
@@ -200,6 +202,16 @@ impl AlluxioFs {
     /// The memory for data, for layers above that hold some.
     pub fn allowance(&self) -> Arc<dyn Allowance> {
         Arc::new(budget::Shared(Arc::clone(&self.shared.data.memory)))
+    }
+
+    /// Tells the master what this client has done since it was told last; not after `deadline`.
+    pub fn report(&self, ctx: &Ctx, deadline: Option<Instant>, report: &Report) -> Result<()> {
+        self.shared.bridge.run(ctx, deadline, self.shared.master.heartbeat(report))
+    }
+
+    /// Connections to workers that are kept.
+    pub fn worker_connections(&self) -> usize {
+        self.shared.connections.count()
     }
 
     /// What went to and came from workers until now.

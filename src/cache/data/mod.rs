@@ -25,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use counters::DataFigures;
 pub use directory::Access;
 pub use directory::Faults;
 pub use order::Policy;
@@ -127,6 +128,12 @@ impl DataCache {
                 };
             }
         }
+    }
+
+    /// What it has done, and what is in it.
+    pub fn figures(&self) -> DataFigures {
+        let (usage, store) = (self.usage(), &self.shared.store);
+        store.counters.figures(usage.pages, usage.bytes, store.limit())
     }
 
     /// The figures, for the log.
@@ -248,7 +255,7 @@ impl Reader {
             return Ok(bytes);
         }
         if let Some(bytes) = store.read(&self.file, index, from, to) {
-            store.counters.hit.add(bytes.len() as u64);
+            store.counters.hit(bytes.len());
             self.note_use(index, false);
             return Ok(Slices::from(bytes).from_source(Source::DataCache));
         }
@@ -256,26 +263,26 @@ impl Reader {
         let page_size = store.page_size();
         let start = u64::from(index) * page_size;
         if !store.accepts(&self.file) {
-            store.counters.missed.add((to - from) as u64);
+            store.counters.miss(to - from);
             return self.inner.read_at(ctx, start + from as u64, to - from);
         }
         let key = (self.file.number, index);
         loop {
             match self.shared.loads.join(ctx, key)? {
                 Turn::Loaded(page) => {
-                    store.counters.hit.add((to - from) as u64);
+                    store.counters.hit(to - from);
                     return Ok(part(&page, from, to).from_source(Source::Memory));
                 }
                 Turn::Again => {}
                 // Somebody may have put it there since it was looked for.
                 Turn::Mine(_) if self.file.has(index) => {
                     if let Some(bytes) = store.read(&self.file, index, from, to) {
-                        store.counters.hit.add(bytes.len() as u64);
+                        store.counters.hit(bytes.len());
                         return Ok(Slices::from(bytes).from_source(Source::DataCache));
                     }
                 }
                 Turn::Mine(load) => {
-                    store.counters.missed.add((to - from) as u64);
+                    store.counters.miss(to - from);
                     let len = self.file.version.page_len(page_size, index) as usize;
                     let Some(taken) = self.shared.take_memory(len as u64) else {
                         // No memory for what nobody has asked for.

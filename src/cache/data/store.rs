@@ -404,6 +404,7 @@ impl Store {
                 self.let_go(&file);
             }
             self.counters.evicted.add(1);
+            self.counters.evicted_bytes.add(weight);
             place.order.lock().release(weight);
         }
     }

@@ -54,7 +54,7 @@ impl Control {
     }
 
     /// The next part of the answer; none when the mount has ended it. An error that the mount tells is one of ours.
-    pub fn next(&mut self) -> Result<Option<Answer>, Failure> {
+    pub fn part(&mut self) -> Result<Option<Answer>, Failure> {
         let what = format!("control socket of {}", self.point.display());
         let mut line = Vec::new();
         let limit = u64::try_from(ANSWER_MAX).unwrap_or(u64::MAX);

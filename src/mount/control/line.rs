@@ -3,6 +3,7 @@
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -80,6 +81,13 @@ impl Line {
         let mut byte = [0];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         self.ending.load(Ordering::Relaxed) || recv(self.stream.as_raw_fd(), &mut byte, flags) == Ok(0)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Whoever ends the mount has a copy of the stream.
+        drop(self.stream.shutdown(Shutdown::Both));
     }
 }
 

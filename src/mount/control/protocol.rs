@@ -76,7 +76,7 @@ pub enum Answer {
     /// To `Trace`: so many were not told, as they came too fast.
     Dropped(u64),
     /// To `Top`: one interval.
-    Top(Top),
+    Top(Box<Top>),
     /// To `Profile`: a picture, and how many samples it is made of.
     Profile {
         /// As SVG.

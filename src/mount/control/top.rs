@@ -38,7 +38,7 @@ const LONG: Duration = Duration::from_secs(1);
 pub(super) fn top(line: &mut Line, inspected: &Inspected, interval: Duration) -> io::Result<()> {
     let listener = inspected.activity.listen();
     while let Some(page) = page(line, inspected, &listener, interval) {
-        line.say(&Answer::Top(page))?;
+        line.say(&Answer::Top(Box::new(page)))?;
     }
     Ok(())
 }
