@@ -37,6 +37,7 @@ use common::content;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::wait_until;
+use common::web::CLIENT;
 use common::web::Figures;
 use common::web::SOURCE;
 use common::web::Web;
@@ -252,7 +253,7 @@ fn all_calls_are_the_sum_of_each_kind_and_histograms_hold_them_all() {
         .map(|(_, count)| *count)
         .collect();
     assert!(buckets.len() > 20 && buckets.iter().all(|count| *count <= reads), "{buckets:?}");
-    let timer = &figures.json["timers"][format!("Client.Fuse.Read.{SOURCE}")];
+    let timer = &figures.json["timers"][format!("Client.Fuse.Read.{CLIENT}")];
     let (min, max) = (timer["min"].as_f64().unwrap(), timer["max"].as_f64().unwrap());
     for key in ["mean", "p50", "p75", "p95", "p98", "p99", "p999"] {
         let value = timer[key].as_f64().unwrap();
@@ -543,7 +544,7 @@ fn the_names_are_those_of_a_java_client_with_the_same_load() {
         [("timers", "Fuse.Read"), ("meters", "BytesWrittenLocalThroughput"), ("counters", "BytesWrittenUfs")]
     {
         let fields = |json: &serde_json::Value| -> BTreeSet<String> {
-            let entry = json[kind][format!("Client.{name}.{SOURCE}")].as_object();
+            let entry = json[kind][format!("Client.{name}.{CLIENT}")].as_object();
             entry.unwrap_or_else(|| panic!("no {name}")).keys().cloned().collect()
         };
         assert_eq!(fields(&figures.json), fields(&java_json), "{name}");

@@ -17,6 +17,9 @@ use super::mount::Spec;
 use super::wait_until;
 
 /// The name under which test mounts count.
+pub(crate) const CLIENT: &str = "a.test";
+
+/// The same as Prometheus takes it.
 pub(crate) const SOURCE: &str = "a_test";
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn with_web(spec: Spec) -> Spec {
     spec.property("alluxio.fuse.web.enabled", "true")
         .property("alluxio.fuse.web.port", "0")
-        .property("alluxio.user.app.id", "a.test")
+        .property("alluxio.user.app.id", CLIENT)
 }
 
 /// The web server of one mount.
@@ -99,7 +102,7 @@ pub(crate) struct Figures {
 impl Figures {
     /// How often `name` happened, in JSON: a counter, a meter or a timer.
     pub(crate) fn java(&self, kind: &str, name: &str) -> u64 {
-        let entry = &self.json[kind][format!("Client.{name}.{SOURCE}")];
+        let entry = &self.json[kind][format!("Client.{name}.{CLIENT}")];
         entry["count"].as_u64().or_else(|| entry["value"].as_u64()).unwrap_or(0)
     }
 
