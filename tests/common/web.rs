@@ -163,3 +163,55 @@ fn parsed(page: &str) -> BTreeMap<String, f64> {
     assert_eq!(found.len(), lines, "lines that were not understood");
     found
 }
+
+/// What something has added to the figures.
+pub(crate) struct Added {
+    pub(crate) before: Figures,
+    pub(crate) after: Figures,
+}
+
+/// What `work` adds to the figures of `web`.
+pub(crate) fn added(web: &Web, work: impl FnOnce()) -> Added {
+    let before = web.figures();
+    work();
+    Added { before, after: web.figures() }
+}
+
+impl Added {
+    pub(crate) fn sample(&self, name: &str) -> usize {
+        (self.after.sample(name) - self.before.sample(name)) as usize
+    }
+
+    pub(crate) fn op(&self, op: &str) -> usize {
+        self.sample(&format!("alluxio_fuse_operation_seconds_count{{op={op}}}"))
+    }
+
+    pub(crate) fn failures(&self, op: &str, error: &str) -> usize {
+        self.sample(&format!("alluxio_fuse_operation_failures_total{{error={error},op={op}}}"))
+    }
+
+    /// By Alluxio's name, which is the same on both pages.
+    pub(crate) fn java(&self, op: &str) -> usize {
+        let name = format!("Fuse.{op}");
+        let json = self.after.java("timers", &name) - self.before.java("timers", &name);
+        let summary = self.sample(&format!("Client_Fuse_{op}_{SOURCE}_count"));
+        assert_eq!(json as usize, summary, "{op} differs between the pages");
+        summary
+    }
+
+    pub(crate) fn java_failures(&self, op: &str) -> usize {
+        let name = format!("Fuse.{op}Failures");
+        let json = self.after.java("counters", &name) - self.before.java("counters", &name);
+        assert_eq!(json as usize, self.sample(&format!("Client_Fuse_{op}Failures_{SOURCE}")));
+        json as usize
+    }
+
+    pub(crate) fn bytes(&self, source: &str) -> usize {
+        self.sample(&format!("alluxio_fuse_read_bytes_total{{source={source}}}"))
+    }
+
+    pub(crate) fn all_bytes(&self) -> usize {
+        let start = "alluxio_fuse_read_bytes_total";
+        (self.after.sum(start) - self.before.sum(start)) as usize
+    }
+}
