@@ -312,7 +312,6 @@ mod tests {
     /// `cargo test --release --lib what_a_record_costs -- --ignored --nocapture`
     #[test]
     #[ignore = "a measurement"]
-    #[expect(clippy::print_stdout, reason = "a measurement")]
     fn what_a_record_costs() {
         const ROUNDS: u32 = 10_000_000;
         static SHARDED: Timer = Timer::new();
@@ -323,7 +322,7 @@ mod tests {
                 for _ in 0..threads {
                     scope.spawn(|| {
                         (0..ROUNDS).for_each(|round| {
-                            record(black_box(Duration::from_nanos(u64::from(round) & 0xffff)))
+                            record(black_box(Duration::from_nanos(u64::from(round) & 0xffff)));
                         });
                     });
                 }

@@ -8,38 +8,44 @@ use nix::sys::resource::getrlimit;
 use nix::unistd::SysconfVar;
 use nix::unistd::sysconf;
 
-use super::snapshot::Snapshot;
-use super::snapshot::Value;
+/// One figure of the process.
+pub(super) struct Figure {
+    /// As is usual for Prometheus.
+    pub(super) name: &'static str,
+    /// What it is, in a sentence.
+    pub(super) help: &'static str,
+    /// How much.
+    pub(super) value: f64,
+    /// Whether it only grows.
+    pub(super) grows: bool,
+}
 
-/// Adds it under the names that are usual for Prometheus. What cannot be read is left out.
-pub(super) fn add_to(all: &mut Snapshot) {
+/// All of them, as of now. What cannot be read is left out.
+pub(super) fn figures() -> Vec<Figure> {
+    let mut all = Vec::new();
+    let gauge = |name, help, value| Figure { name, help, value, grows: false };
     let per_second = number(sysconf(SysconfVar::CLK_TCK));
     let page = number(sysconf(SysconfVar::PAGE_SIZE));
     if let (Some(stat), Some(per_second), Some(page)) = (stat(), per_second, page) {
-        all.sample(
-            "process_cpu_seconds_total",
-            "Time of processors that this process has used.",
-            Vec::new(),
-            Value::Counter((stat.user + stat.system) / per_second),
-        );
-        all.gauge(
-            "process_resident_memory_bytes",
-            "Memory of this process that is in use.",
-            stat.resident * page,
-        );
-        all.gauge("process_virtual_memory_bytes", "Address space of this process.", stat.space);
-        all.gauge("process_threads", "Threads of this process.", stat.threads);
+        let cpu = (stat.user + stat.system) / per_second;
+        let help = "Time of processors that this process has used.";
+        all.push(Figure { grows: true, ..gauge("process_cpu_seconds_total", help, cpu) });
+        let resident = stat.resident * page;
+        all.push(gauge("process_resident_memory_bytes", "Memory of this process that is in use.", resident));
+        all.push(gauge("process_virtual_memory_bytes", "Address space of this process.", stat.space));
+        all.push(gauge("process_threads", "Threads of this process.", stat.threads));
         if let Some(boot) = boot_time() {
             let start = boot + stat.started / per_second;
-            all.gauge("process_start_time_seconds", "When this process began, since 1970.", start);
+            all.push(gauge("process_start_time_seconds", "When this process began, since 1970.", start));
         }
     }
     if let Ok(open) = read_dir("/proc/self/fd") {
-        all.gauge("process_open_fds", "Open descriptors of this process.", open.count() as f64);
+        all.push(gauge("process_open_fds", "Open descriptors of this process.", open.count() as f64));
     }
     if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        all.gauge("process_max_fds", "How many descriptors this process may have open.", soft as f64);
+        all.push(gauge("process_max_fds", "How many descriptors this process may have open.", soft as f64));
     }
+    all
 }
 
 struct Stat {
@@ -85,5 +91,6 @@ mod tests {
         let stat = stat().unwrap();
         assert!(stat.threads >= 1.0 && stat.resident > 0.0 && stat.space > stat.resident);
         assert!(boot_time().unwrap() > 1e9);
+        assert_eq!(figures().len(), 7);
     }
 }

@@ -120,7 +120,10 @@ pub fn snapshot() -> Snapshot {
             if counter.key.is_empty() { vec![] } else { vec![(counter.key, counter.label.to_owned())] };
         all.sample(counter.name, counter.help, labels, Value::Counter(counter.value as f64));
     }
-    process::add_to(&mut all);
+    for figure in process::figures() {
+        let value = if figure.grows { Value::Counter(figure.value) } else { Value::Gauge(figure.value) };
+        all.sample(figure.name, figure.help, Vec::new(), value);
+    }
     let collectors: Vec<Collector> =
         COLLECTORS.lock().1.iter().map(|(_, collector)| Arc::clone(collector)).collect();
     for collector in collectors {

@@ -49,7 +49,8 @@ pub(super) fn start(
 ) -> Result<Insight, Failure> {
     let client = config.optional_text(&keys::USER_APP_ID);
     let host = host(config);
-    let source = client.unwrap_or(&host).replace('.', "_");
+    // As Alluxio's client has it: the dots of a given name stay.
+    let source = client.map_or_else(|| host.replace('.', "_"), str::to_owned);
     let identity = Identity { source, user: config.login_user().to_owned() };
     let cluster = parts.cluster.clone();
     let figures = figures::register(parts);

@@ -12,6 +12,7 @@ pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod tree;
 pub(crate) mod users;
+pub(crate) mod web;
 
 use std::path::Path;
 use std::thread;

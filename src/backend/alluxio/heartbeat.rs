@@ -27,7 +27,7 @@ pub struct Report {
 }
 
 impl Master {
-    /// Sends `report`, once: if the answer is lost, nobody knows whether the master has counted it.
+    /// Sends `report`, once: a caller who sends it again because the answer was lost may have it counted twice.
     pub(super) async fn heartbeat(&self, report: &Report) -> Result<()> {
         let server = self.primary().server().await?;
         let id = server.ready().await?;

@@ -77,7 +77,7 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Whose figures these are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// The client's name, without dots.
+    /// The client's name.
     pub(super) source: String,
     /// Who calls the master.
     pub(super) user: String,
