@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every layer, and the layers that it may name. Nothing else may be below `src`.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
     ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
     ("session", &["vfs", "fs", "config", "metrics", "waiting", "spans"]),

@@ -109,8 +109,7 @@ where
         // Before the reply: whoever looks at the figures after it finds himself in them.
         count(op, &outcome, time);
         let waited = request.shared.activity.end();
-        describe(&span, &request, op, &about, &outcome);
-        drop(span);
+        describe(span, &request, op, &about, &outcome);
         tell(&request, op, &about, &outcome, time);
         note_time(&request, op, &about, &outcome, time, waited);
         match outcome {
@@ -128,9 +127,9 @@ where
     });
 }
 
-/// What a collector of spans shows of the request.
+/// Ends the span of the request, with what a collector is to show of it.
 fn describe(
-    span: &RequestSpan,
+    span: RequestSpan,
     request: &Request,
     op: Op,
     about: &About<'_>,
