@@ -138,6 +138,17 @@ fn the_kernel_is_told_how_much_may_be_under_way() {
     });
 }
 
+#[test]
+fn the_kernel_reads_further_ahead_than_it_offers_if_it_is_told_to() {
+    with_both(&["max_readahead=1048576", "kernel_cache"], |mount, _| {
+        fs::metadata(mount.path()).unwrap();
+        let bdi = format!("/sys/class/bdi/0:{}/read_ahead_kb", device(mount));
+        let told = fs::read_to_string(bdi).unwrap();
+        let expected = if mount.logged("Read-ahead stays").is_empty() { "1024" } else { "128" };
+        assert_eq!(told.trim(), expected, "{}", mount.said());
+    });
+}
+
 /// The requests of one operation that the daemon of a mount with `debug` was given.
 fn requests(mount: &Mount, name: &str) -> usize {
     mount.printed().lines().filter(|line| line.contains(&format!("opcode: {name} ("))).count()

@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crossbeam_channel::bounded;
+
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
 use alluxio_fuse::backend::alluxio::PathOptions;
@@ -35,6 +37,12 @@ enum Work {
     /// Threads that read 4 KiB here and there.
     Random(u64),
     Write,
+    /// Threads that ask the master for the status of the file: the future on their own thread, as the bridge has it,
+    /// or each by way of another thread.
+    Stat {
+        threads: u64,
+        handed: bool,
+    },
 }
 
 fn main() {
@@ -59,7 +67,7 @@ fn main() {
     println!("| | median (lowest-highest) of {rounds} |\n|---|---:|");
     for (case, rates) in cases.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
-        let unit = if matches!(case.work, Work::Random(_)) { "/s" } else { "MB/s" };
+        let unit = if matches!(case.work, Work::Random(_) | Work::Stat { .. }) { "/s" } else { "MB/s" };
         let [low, median, high] = [rates[0], rates[rates.len() / 2], rates[rates.len() - 1]];
         println!("| {}, {unit} | {median:.0} ({low:.0}-{high:.0}) |", case.name);
     }
@@ -92,6 +100,11 @@ fn cases() -> Vec<Case> {
         add(format!("threads: {threads}, 1 reader"), options.clone(), Work::Sequential(1));
         add(format!("threads: {threads}, 1 random"), options.clone(), Work::Random(1));
         add(format!("threads: {threads}, 4 random"), options, Work::Random(4));
+    }
+    for threads in [1, 4, 16] {
+        for (way, handed) in [("on the calling thread", false), ("handed to another thread", true)] {
+            add(format!("bridge: {threads} stat, {way}"), remote(), Work::Stat { threads, handed });
+        }
     }
     for chunk in [64, 256, 1024, 4032] {
         let options = AlluxioOptions { writer_chunk: chunk * KIB, ..remote() };
@@ -143,6 +156,15 @@ impl Case {
                 });
                 counts.iter().sum::<u64>() as f64 / time.as_secs_f64()
             }
+            Work::Stat { threads, handed } => {
+                let time = Duration::from_millis(500);
+                let counts: Vec<u64> = thread::scope(|scope| {
+                    let run = |_| scope.spawn(|| stats(&fs, file, handed, time));
+                    let threads: Vec<_> = (0..threads).map(run).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+                });
+                counts.iter().sum::<u64>() as f64 / time.as_secs_f64()
+            }
             Work::Write => {
                 let target = path("/client-bench-write");
                 let start = Instant::now();
@@ -153,6 +175,33 @@ impl Case {
             }
         }
     }
+}
+
+fn stats(fs: &AlluxioFs, file: &FsPath, handed: bool, time: Duration) -> u64 {
+    let ask = || assert!(fs.stat(&Ctx::daemon(), file).unwrap().complete);
+    let (start, mut count) = (Instant::now(), 0);
+    if !handed {
+        while start.elapsed() < time {
+            ask();
+            count += 1;
+        }
+        return count;
+    }
+    thread::scope(|scope| {
+        let ((question, questions), (answer, answers)) = (bounded(1), bounded(1));
+        scope.spawn(move || {
+            for () in questions {
+                ask();
+                answer.send(()).unwrap();
+            }
+        });
+        while start.elapsed() < time {
+            question.send(()).unwrap();
+            answers.recv().unwrap();
+            count += 1;
+        }
+        count
+    })
 }
 
 fn random_reads(fs: &AlluxioFs, file: &FsPath, size: u64, seed: u64, time: Duration) -> u64 {

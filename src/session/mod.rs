@@ -162,6 +162,12 @@ impl Session {
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
         let spares = Spares::new(max_write);
         let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(&spares)?)?;
+        if let Some(wanted) = options.max_readahead.filter(|wanted| *wanted > READ_AHEAD_OFFERED) {
+            match place.set_read_ahead(wanted) {
+                Ok(()) => info!("Read-ahead: {} KiB, as the kernel has been told beside INIT", wanted >> 10),
+                Err(err) => warn!("Read-ahead stays as the kernel offers it, max_readahead={wanted}: {err}"),
+            }
+        }
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
         passthrough::settle(wished, agreed, &device, &shared.vfs);
         let transport = transport::choose(&mut mounted, &device, options.clone_fd);
@@ -258,6 +264,9 @@ fn tell_figures(pool: &Arc<Pool>, place: Place) -> metrics::Registration {
         }
     })
 }
+
+/// The most that the kernel reads ahead for FUSE if it is not told otherwise.
+const READ_AHEAD_OFFERED: u32 = 128 << 10;
 
 /// How urgent the end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

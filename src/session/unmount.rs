@@ -63,6 +63,11 @@ impl Place {
         fs::read_to_string(format!("{CONNECTIONS}/{}/waiting", self.device)).ok()?.trim().parse().ok()
     }
 
+    /// Has the kernel read up to so many bytes ahead, which may be more than it offers by itself (128 KiB). Only root may.
+    pub(super) fn set_read_ahead(&self, bytes: u32) -> io::Result<()> {
+        fs::write(format!("/sys/class/bdi/0:{}/read_ahead_kb", self.device), (bytes >> 10).to_string())
+    }
+
     /// Whether this mount is still there, on top.
     pub(super) fn is_mounted(&self) -> bool {
         Self::find(&self.path).ok().flatten().as_ref() == Some(self)
