@@ -93,6 +93,14 @@ counters! {
         /// It was tried in vain.
         OPENS_FAILED: "error",
     }
+    "fall-backs", "alluxio_fuse_fallbacks_total", "reason", "Where a slower way was taken as the faster one was not to be had." {
+        /// A block of a worker on this machine came over the network, as its file could not be opened or mapped.
+        FALLBACK_READ: "no short circuit for reads",
+        /// A block went to a worker on this machine over the network, as its file could not be opened.
+        FALLBACK_WRITE: "no short circuit for writes",
+        /// A worker of the pool shares the device with others, though a clone for each was asked for.
+        FALLBACK_CLONE: "no clone of the device",
+    }
 }
 
 /// A counter that Alluxio's clients have.

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use super::abi::InHeader;
 use super::buffer::Buffer;
 use super::mounted::Mounted;
+use crate::metrics;
 
 /// The device of the kernel's FUSE.
 pub(super) const DEVICE: &str = "/dev/fuse";
@@ -61,10 +62,12 @@ pub(super) fn choose(mounted: &mut Mounted, device: &Arc<OwnedFd>, clone_fd: boo
         return Box::new(shared);
     }
     if !mounted.allow_other_reply_fds() {
+        metrics::FALLBACK_CLONE.count();
         info!("Transport: {DEVICE} shared by all workers (clone_fd needs libfuse 2, or 3.13 or newer)");
         return Box::new(shared);
     }
     if let Err(err) = clone(device.as_fd()) {
+        metrics::FALLBACK_CLONE.count();
         warn!("Transport: {DEVICE} shared by all workers (clone_fd failed: {err})");
         return Box::new(shared);
     }
@@ -108,6 +111,7 @@ impl Transport for Cloned {
         match clone(self.shared.device.as_fd()) {
             Ok(device) => Ok(Box::new(ClonedPort { device })),
             Err(err) => {
+                metrics::FALLBACK_CLONE.count();
                 if !self.complained.swap(true, Ordering::Relaxed) {
                     warn!("No more clones of {DEVICE}, further workers share one: {err}");
                 }

@@ -15,6 +15,7 @@ use super::local_block::Opened;
 use crate::fs::Backing;
 use crate::fs::FsPath;
 use crate::fs::NoBacking;
+use crate::metrics;
 
 /// Leases that a mount holds for files which the kernel reads by itself. A worker has 1,000 locks for its blocks
 /// (`alluxio.worker.tieredstore.block.locks`), and who wants one more waits: files that are just open must not use
@@ -47,6 +48,7 @@ pub(super) async fn backing(
             Ok(Backing { file: Arc::new(file), keeper: Box::new((lease, permit)) })
         }
         Ok(Opened::Elsewhere(why)) => {
+            metrics::FALLBACK_READ.count();
             log::info!("no short circuit for {path}: {why}");
             short_circuit.store(false, Ordering::Relaxed);
             Err(NoBacking::Remote)

@@ -320,6 +320,7 @@ impl Writing {
             match Local::open(&self.shared, worker, id, size, self.at.write_tier, pin, reserve).await? {
                 Ok(local) => return Ok(Stream::Local(local)),
                 Err(err) => {
+                    metrics::FALLBACK_WRITE.count();
                     log::info!("no short circuit for writes: {err}");
                     self.shared.data.write_remotely();
                     // The worker needs a moment to clear up the block that was given up.

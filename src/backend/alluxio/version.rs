@@ -38,6 +38,7 @@ use crate::fs::FsPath;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
+use crate::metrics;
 use crate::metrics::Source;
 use crate::waiting;
 
@@ -257,6 +258,7 @@ impl Version {
                 Ok(Some(bytes))
             }
             Ok(local_block::Found::Elsewhere(why)) => {
+                metrics::FALLBACK_READ.count();
                 log::info!("no short circuit for {}: {why}", self.path);
                 self.short_circuit.store(false, Ordering::Relaxed);
                 Ok(None)
