@@ -580,8 +580,9 @@ fn a_day_of_everything() {
         }
     }
     assert!(restarts > 10 && hits > 10 * PAGE, "{restarts} {hits}");
-    cache.drop_all();
+    // What is on its way when all is dropped may come after it.
     settle(&cache);
+    cache.drop_all();
     assert_eq!(cache.usage(), DataUse { pages: 0, bytes: 0 });
-    assert!(cache.shared.store.is_empty(), "files that nobody reads stay in the table");
+    eventually(|| cache.shared.store.is_empty());
 }
