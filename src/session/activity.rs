@@ -72,6 +72,16 @@ enum About {
     Names(u64, OsString, u64, OsString),
 }
 
+/// A request as a worker has it before it: what [`Request`] keeps of it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) operation: Operation,
+    pub(super) subject: Subject<'a>,
+    pub(super) range: Option<(u64, u64)>,
+    pub(super) caller: Caller,
+    pub(super) unique: u64,
+}
+
 /// What a worker does.
 #[derive(Clone, Debug)]
 pub struct Doing {
@@ -159,16 +169,8 @@ impl Activity {
         })
     }
 
-    /// This thread begins a request, at `began`.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        operation: Operation,
-        subject: Subject<'_>,
-        range: Option<(u64, u64)>,
-        caller: Caller,
-        unique: u64,
-        began: Instant,
-    ) {
+    /// This thread begins the request `asked`, at `began`.
+    pub(super) fn begin(self: &Arc<Self>, asked: Asked<'_>, began: Instant) {
         HERE.with_borrow_mut(|here| {
             let is_here = |place: &Place| std::ptr::eq(place.activity.as_ptr(), Arc::as_ptr(self));
             if !here.as_ref().is_some_and(is_here) {
@@ -176,7 +178,7 @@ impl Activity {
             }
             let place = here.as_ref().expect("just made");
             place.slot.waiting.begin();
-            place.slot.write(operation, subject, range, caller, unique, began);
+            place.slot.write(asked, began);
         });
     }
 
@@ -252,13 +254,8 @@ impl Drop for Listener {
 }
 
 impl Request {
-    pub(super) fn new(
-        operation: Operation,
-        subject: Subject<'_>,
-        range: Option<(u64, u64)>,
-        caller: Caller,
-        unique: u64,
-    ) -> Self {
+    pub(super) fn new(asked: Asked<'_>) -> Self {
+        let Asked { operation, subject, range, caller, unique } = asked;
         let about = match subject {
             Subject::Inode(ino) => About::Inode(ino),
             Subject::Name(parent, name) => About::Name(parent, name.to_owned()),
@@ -327,15 +324,8 @@ impl Slot {
     }
 
     /// Only the slot's thread writes.
-    fn write(
-        &self,
-        operation: Operation,
-        subject: Subject<'_>,
-        range: Option<(u64, u64)>,
-        caller: Caller,
-        unique: u64,
-        began: Instant,
-    ) {
+    fn write(&self, asked: Asked<'_>, began: Instant) {
+        let Asked { operation, subject, range, caller, unique } = asked;
         let version = self.open();
         let (ino, new_parent, names) = match subject {
             Subject::Inode(ino) => (ino, 0, [None, None]),
@@ -470,7 +460,8 @@ mod tests {
     }
 
     fn begin(activity: &Arc<Activity>, subject: Subject<'_>, range: Option<(u64, u64)>) {
-        activity.begin(Operation::Rename, subject, range, CALLER, 42, Instant::now());
+        let asked = Asked { operation: Operation::Rename, subject, range, caller: CALLER, unique: 42 };
+        activity.begin(asked, Instant::now());
     }
 
     #[test]
@@ -510,8 +501,10 @@ mod tests {
             while stopped.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
                 number += 1;
                 let name = OsString::from(number.to_string());
-                let (range, caller) = (Some((number, number)), CALLER);
-                other.begin(Operation::Read, Subject::Name(1, &name), range, caller, number, Instant::now());
+                let (subject, range) = (Subject::Name(1, &name), Some((number, number)));
+                let asked =
+                    Asked { operation: Operation::Read, subject, range, caller: CALLER, unique: number };
+                other.begin(asked, Instant::now());
             }
         });
         let mut seen = 0;
@@ -532,7 +525,8 @@ mod tests {
         assert!(!activity.is_heard());
         let listener = activity.listen();
         assert!(activity.is_heard());
-        let request = Request::new(Operation::Read, Subject::Inode(1), None, CALLER, 1);
+        let (operation, subject) = (Operation::Read, Subject::Inode(1));
+        let request = Request::new(Asked { operation, subject, range: None, caller: CALLER, unique: 1 });
         let event = Event { at: SystemTime::now(), request, code: 0, time: Duration::ZERO };
         (0..QUEUE + 3).for_each(|_| activity.tell(&event));
         assert_eq!((listener.take_dropped(), listener.take_dropped()), (3, 0));

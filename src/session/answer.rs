@@ -25,6 +25,7 @@ use super::abi::StatfsOut;
 use super::abi::WriteOut;
 use super::abi::XattrOut;
 use super::activity;
+use super::activity::Asked;
 use super::activity::Event;
 use super::arguments::About;
 use super::arguments::Caller;
@@ -188,7 +189,7 @@ impl Request {
         // SAFETY: the request keeps the `Arc`, and ignores interrupts before it lets go of it.
         unsafe { raw.heed_interrupts(&interrupt) };
         let (begun, unique) = (Instant::now(), current::unique());
-        shared.activity.begin(op, about.subject, about.range(), caller, unique, begun);
+        shared.activity.begin(asked(op, about, caller, unique), begun);
         Self { raw: Some(raw), shared, caller, op, begun, unique, interrupt }
     }
 
@@ -346,12 +347,16 @@ fn code(outcome: &crate::fs::Result<Answer>) -> i64 {
     }
 }
 
+/// The request, for whoever looks at what is done.
+fn asked<'a>(op: Op, about: &About<'a>, caller: Caller, unique: u64) -> Asked<'a> {
+    Asked { operation: op, subject: about.subject, range: about.range(), caller, unique }
+}
+
 /// Tells those who listen what was done.
 fn tell(request: &Request, op: Op, about: &About<'_>, outcome: &crate::fs::Result<Answer>, time: Duration) {
     let activity = &request.shared.activity;
     if activity.is_heard() {
-        let range = about.range();
-        let asked = activity::Request::new(op, about.subject, range, request.caller, request.unique);
+        let asked = activity::Request::new(asked(op, about, request.caller, request.unique));
         activity.tell(&Event { at: SystemTime::now(), request: asked, code: code(outcome), time });
     }
 }
