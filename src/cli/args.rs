@@ -32,13 +32,13 @@ pub(super) enum Command {
     /// Bring files into the data cache of a mount, or look how much of them is there
     Preload(PreloadArgs),
     /// Show everything that a mount has counted
-    Stats(StatsArgs),
+    Stats(ShownArgs),
     /// Watch what a mount does: operations, rates, latencies, files, callers
     Top(TopArgs),
     /// Print the operations of a mount as they end
     Trace(TraceArgs),
     /// Show what each thread of a mount does now, and since when
-    Threads(ThreadsArgs),
+    Threads(ShownArgs),
     /// Draw where a mount spends its time, as a flame graph
     Profile(ProfileArgs),
     /// Change how much a mount logs, until it ends
@@ -129,8 +129,9 @@ pub(super) struct PreloadArgs {
     pub(super) paths: Vec<std::path::PathBuf>,
 }
 
+/// What is shown once, as text or as JSON.
 #[derive(Args, Debug)]
-pub(super) struct StatsArgs {
+pub(super) struct ShownArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -177,17 +178,6 @@ pub(super) struct TraceArgs {
     /// End after so many
     #[arg(long, value_name = "COUNT")]
     pub(super) count: Option<u64>,
-
-    /// The mount, which may be left out if there is only one
-    #[arg(value_name = "MOUNT_POINT")]
-    pub(super) point: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(super) struct ThreadsArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
 
     /// The mount, which may be left out if there is only one
     #[arg(value_name = "MOUNT_POINT")]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::args::StatsArgs;
+use super::args::ShownArgs;
 use super::look;
 use super::out;
 use crate::mount::Answer;
@@ -12,11 +12,11 @@ use crate::mount::Failure;
 use crate::mount::Stats;
 use crate::mount::Value;
 
-pub(super) fn run(args: &StatsArgs) -> ExitCode {
+pub(super) fn run(args: &ShownArgs) -> ExitCode {
     look::finish(show(args))
 }
 
-fn show(args: &StatsArgs) -> Result<(), Failure> {
+fn show(args: &ShownArgs) -> Result<(), Failure> {
     match look::answer(args.point.as_deref(), &Ask::Stats, Duration::ZERO)? {
         Answer::Stats(stats) if args.json => {
             out(serde_json::to_string_pretty(&stats).map_err(|err| Failure::new(err.to_string()))?);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::args::ThreadsArgs;
+use super::args::ShownArgs;
 use super::look;
 use super::out;
 use crate::mount::Answer;
@@ -14,11 +14,11 @@ use crate::mount::Failure;
 use crate::mount::Request;
 use crate::mount::Threads;
 
-pub(super) fn run(args: &ThreadsArgs) -> ExitCode {
+pub(super) fn run(args: &ShownArgs) -> ExitCode {
     look::finish(show(args))
 }
 
-fn show(args: &ThreadsArgs) -> Result<(), Failure> {
+fn show(args: &ShownArgs) -> Result<(), Failure> {
     match look::answer(args.point.as_deref(), &Ask::Threads, Duration::ZERO)? {
         Answer::Threads(threads) if args.json => {
             out(serde_json::to_string_pretty(&threads).map_err(|err| Failure::new(err.to_string()))?);
