@@ -298,6 +298,8 @@ keys! { CLIENT, Client;
     USER_STATUS_EXPIRATION: Kind::Duration, "alluxio.user.file.in.stream.status.expiration.time" = "5min";
     /// Leaves the access time alone when a file is opened.
     USER_ATIME_DISABLED: Kind::Flag, "alluxio.user.update.file.accesstime.disabled" = "false";
+    /// How long ago the last access must be for the master to note another: until then an open need not tell it.
+    MASTER_ATIME_PRECISION: Kind::Duration, "alluxio.master.file.access.time.update.precision" = "1d";
 
     /// How old the master's knowledge of the storage below may be; negative for any age.
     USER_SYNC_INTERVAL: Kind::Timeout, "alluxio.user.file.metadata.sync.interval" = "-1";

@@ -8,6 +8,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::Fault;
+use super::Finding;
 use super::FsError;
 use super::Result;
 
@@ -60,12 +61,23 @@ pub struct Ctx<'a> {
     /// The calling thread as the kernel numbers it; 0 if it is not a process, such as writeback.
     pub pid: u32,
     cancel: &'a Cancel,
+    finding: Option<&'a Finding>,
 }
 
 impl<'a> Ctx<'a> {
     /// A caller whose interrupt sets `cancel`.
     pub fn new(uid: u32, gid: u32, pid: u32, cancel: &'a Cancel) -> Self {
-        Self { uid, gid, pid, cancel }
+        Self { uid, gid, pid, cancel, finding: None }
+    }
+
+    /// The same caller. What a backend learns may be kept in `finding`, and what is there may be gone by: see [`Finding`].
+    pub fn with_finding<'b>(&'b self, finding: &'b Finding) -> Ctx<'b> {
+        Ctx { finding: Some(finding), ..*self }
+    }
+
+    /// Where to keep what is learned, if anybody wants it.
+    pub fn finding(&self) -> Option<&'a Finding> {
+        self.finding
     }
 
     /// The caller's interrupt.
@@ -88,6 +100,7 @@ impl Ctx<'static> {
             gid: nix::unistd::getgid().as_raw(),
             pid: 0,
             cancel: &NEVER,
+            finding: None,
         }
     }
 }

@@ -163,6 +163,7 @@ pub(super) fn path_options(config: &Config) -> PathOptions {
         metadata_load: metadata_load(config),
         sync_interval: sync_interval(config),
         access_time_disabled: config.flag(&keys::USER_ATIME_DISABLED),
+        access_time_precision: config.duration(&keys::MASTER_ATIME_PRECISION),
         delete_unchecked: config.flag(&keys::USER_DELETE_UNCHECKED),
         persist_on_rename: config.flag(&keys::USER_PERSIST_ON_RENAME),
         write_type: write_type(config),

@@ -104,6 +104,9 @@ where
         if log_enabled!(Level::Debug) {
             debug!("Enter: {}", about.text(op, &request.shared.vfs));
         }
+        if !comes_at_any_time(op) && op != Op::Open {
+            request.shared.vfs.asked_by(caller.pid);
+        }
         let outcome =
             work(&request.shared.vfs, &Ctx::new(caller.uid, caller.gid, caller.pid, &request.interrupt));
         let time = request.begun.elapsed();
@@ -126,6 +129,11 @@ where
             }
         }
     });
+}
+
+/// Whether the kernel may send such a request when the thread for which it does is elsewhere already.
+fn comes_at_any_time(op: Op) -> bool {
+    matches!(op, Op::Read | Op::Write | Op::Release | Op::Releasedir)
 }
 
 /// Ends the span of the request, with what a collector is to show of it.

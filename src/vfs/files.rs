@@ -19,12 +19,14 @@ use super::names::text;
 use super::passthrough::Held;
 use super::process::Process;
 use super::stream::WriteStream;
+use super::system_call::SystemCall;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FileKind;
 use crate::fs::FileReader;
+use crate::fs::Finding;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Payload;
@@ -137,7 +139,8 @@ impl Vfs {
 
     fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath, flags: i32) -> Result<Opened> {
         self.check_readable(ino)?;
-        let reader = self.fs.open(ctx, path).inspect_err(|error| {
+        let finding = self.finding_for(ctx, ino);
+        let reader = self.fs.open(&ctx.with_finding(&finding), path).inspect_err(|error| {
             if error.fault() == Fault::NotFound {
                 // The kernel still believes in it.
                 self.kernel.drop_attributes(ino);
@@ -164,6 +167,14 @@ impl Vfs {
         Ok(Opened { no_flush: true, backing, ..self.opened(fh, unchanged) })
     }
 
+    /// What the look-up in the same system call has found out about `ino`, or nothing.
+    fn finding_for(&self, ctx: &Ctx, ino: Ino) -> Finding {
+        let found = self
+            .openings
+            .take(ctx, ino, || if self.is_believed(ino) { None } else { SystemCall::of_thread(ctx.pid) });
+        found.unwrap_or_default()
+    }
+
     fn open_for_writing(&self, ctx: &Ctx, ino: Ino, path: FsPath, flags: i32) -> Result<Opened> {
         // First of all, as the rest cannot be undone.
         let held = self.hold_writer(ino)?;
@@ -177,10 +188,12 @@ impl Vfs {
             }
             None => {
                 // What is written goes by the length that there is, not by one that was remembered.
-                let attr = self.fs.fresh_stat(ctx, &path)?;
+                let finding = Finding::default();
+                let asking = ctx.with_finding(&finding);
+                let attr = self.fs.fresh_stat(&asking, &path)?;
                 check_writable(&attr, flags)?;
                 // A file is replaced with the rights to its directory alone: its own count, too.
-                self.fs.access(ctx, &path, WRITE)?;
+                self.fs.access(&asking, &path, WRITE)?;
                 self.resting_stream(path, attr)
             }
         };

@@ -12,9 +12,11 @@ mod handles;
 mod inodes;
 mod kernel;
 mod names;
+mod openings;
 mod passthrough;
 mod process;
 mod stream;
+mod system_call;
 mod trail;
 mod xattrs;
 
@@ -35,6 +37,7 @@ use self::files::OpenFile;
 use self::handles::Handles;
 use self::inodes::Inodes;
 use self::kernel::Kernel;
+use self::openings::Openings;
 use self::passthrough::Passthrough;
 use self::stream::WriteStream;
 use crate::fs::Attr;
@@ -66,6 +69,9 @@ pub enum PageCache {
     /// None of the words: pages are dropped at each open.
     DropOnOpen,
 }
+
+/// How late the kernel may take an answer, from when on its time counts.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// How long the kernel may believe what it was told, and what it may keep.
 #[derive(Clone, Debug)]
@@ -159,6 +165,7 @@ pub struct Vfs {
     inodes: Inodes,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
+    openings: Openings,
     writers: Mutex<HashMap<Ino, Writing>>,
     commits: Arc<Commits>,
     /// Set when the kernel has said what it can.
@@ -181,6 +188,7 @@ impl Vfs {
             inodes: Inodes::new(),
             files: Handles::new(),
             dirs: Handles::new(),
+            openings: Openings::default(),
             writers: Mutex::default(),
             commits: Arc::default(),
             passthrough: RwLock::new(None),
@@ -222,6 +230,11 @@ impl Vfs {
     /// Whether files and directories are refused from now on to be opened, with [`Fault::Busy`].
     pub fn refuse_opens(&self, refuse: bool) {
         self.draining.store(refuse, Ordering::Relaxed);
+    }
+
+    /// The thread `tid` makes a request, but none that the kernel may send at any time, and no OPEN.
+    pub fn asked_by(&self, tid: u32) {
+        self.openings.forget(tid);
     }
 
     fn check_opens(&self) -> Result<()> {
@@ -299,10 +312,28 @@ impl Vfs {
 
     /// Counts a look-up of `name` in `parent` and makes the answer for it.
     fn entry(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        let entry = self.counted(parent, name, attr)?;
+        self.note_believed(&entry);
+        Ok(entry)
+    }
+
+    /// The same, for who sees to it whether the name may be believed.
+    fn counted(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
         let attr = self.as_written_here(parent, name, attr);
         let ino = self.inodes.look_up(parent, name, &attr).ok_or_else(|| FsError::new(Fault::Stale))?;
         let attr = self.shown(ino, attr);
         let attr_ttl = self.attr_ttl(ino, &attr);
         Ok(Entry { ino, generation: 0, attr, attr_ttl, entry_ttl: self.options.entry_timeout })
+    }
+
+    fn note_believed(&self, entry: &Entry) {
+        if !entry.entry_ttl.is_zero() {
+            self.inodes.note_believed(entry.ino);
+        }
+    }
+
+    /// Whether the kernel may go by the name of `ino` without asking, or an answer that says so is still on its way.
+    fn is_believed(&self, ino: Ino) -> bool {
+        self.inodes.was_believed(ino, self.options.entry_timeout.saturating_add(ON_ITS_WAY))
     }
 }

@@ -10,11 +10,13 @@ use super::Ino;
 use super::Vfs;
 use super::commands::Command;
 use super::stream::WriteStream;
+use super::system_call::SystemCall;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
 use crate::fs::Fault;
 use crate::fs::FileKind;
+use crate::fs::Finding;
 use crate::fs::FsError;
 use crate::fs::RenameMode;
 use crate::fs::Result;
@@ -41,13 +43,31 @@ impl Vfs {
         let mut looks = 0;
         loop {
             let changes = self.inodes.changes();
-            let attr = self.fs.stat(ctx, &path)?;
+            let finding = Finding::default();
+            let attr = self.fs.stat(&ctx.with_finding(&finding), &path)?;
             looks += 1;
             // A version that was replaced by this mount just after it was looked at must not get an inode of its own.
             if looks == LOOKS_MAX || !self.inodes.is_outdated(parent, name, &attr, changes) {
-                return self.entry(parent, name, attr);
+                let entry = self.counted(parent, name, attr)?;
+                return Ok(self.with_time(ctx, entry, finding));
             }
         }
+    }
+
+    /// `entry` with the time for which its name may be believed: none if `ctx` is about to open it, for whom what was found
+    /// out is kept.
+    fn with_time(&self, ctx: &Ctx, entry: Entry, finding: Finding) -> Entry {
+        let is_readable = entry.attr.kind == FileKind::Regular && entry.attr.complete;
+        if is_readable
+            && !finding.is_empty()
+            && !self.is_believed(entry.ino)
+            && let Some(call) = SystemCall::of_thread(ctx.pid).filter(SystemCall::opens_to_read)
+        {
+            self.openings.keep(ctx, entry.ino, call, finding);
+            return Entry { entry_ttl: Duration::ZERO, ..entry };
+        }
+        self.note_believed(&entry);
+        entry
     }
 
     /// The kernel forgets `count` look-ups of `ino`.
@@ -253,11 +273,13 @@ impl Vfs {
             return Ok(());
         }
         let path = self.path(ino)?;
-        let attr = self.fs.fresh_stat(ctx, &path)?;
+        let finding = Finding::default();
+        let asking = ctx.with_finding(&finding);
+        let attr = self.fs.fresh_stat(&asking, &path)?;
         if attr.kind == FileKind::Directory {
             return Err(Fault::IsDirectory.into());
         }
-        self.fs.access(ctx, &path, WRITE)?;
+        self.fs.access(&asking, &path, WRITE)?;
         let stream = self.resting_stream(path, attr);
         stream.truncate(ctx, size)?;
         stream.commit(ctx)?;

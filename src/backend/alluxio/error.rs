@@ -76,6 +76,38 @@ impl Rpc {
         "MetricsHeartbeat",
     ];
 
+    /// Whether it changes names or attributes that others see.
+    pub(super) fn is_change(self) -> bool {
+        match self {
+            Self::CompleteFile
+            | Self::CreateDirectory
+            | Self::CreateFile
+            | Self::Remove
+            | Self::Rename
+            | Self::SetAttribute
+            | Self::SetXattr => true,
+            Self::Authenticate
+            | Self::GetServiceVersion
+            | Self::GetConfiguration
+            | Self::GetConfigHash
+            | Self::GetMasterInfo
+            | Self::CheckAccess
+            | Self::GetFilePath
+            | Self::GetNewBlockIdForFile
+            | Self::GetStatus
+            | Self::ListStatus
+            | Self::GetBlockInfo
+            | Self::GetBlockMasterInfo
+            | Self::GetWorkerInfoList
+            | Self::ReadBlock
+            | Self::WriteBlock
+            | Self::OpenLocalBlock
+            | Self::CreateLocalBlock
+            | Self::Cache
+            | Self::MetricsHeartbeat => false,
+        }
+    }
+
     /// Its place in [`Rpc::NAMES`].
     pub(super) fn place(self) -> usize {
         match self {

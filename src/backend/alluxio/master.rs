@@ -35,6 +35,7 @@ use super::error::failure;
 use super::incomplete::IncompleteFile;
 use super::journal;
 use super::journal::Journal;
+use super::known::Changes;
 use super::options::AlluxioOptions;
 use super::options::PathOptions;
 use super::options::PathTable;
@@ -151,6 +152,7 @@ pub(super) struct Master {
     /// What is being written; none where there is no place for it.
     journal: Option<Arc<Journal>>,
     calls: Counter,
+    changes: Changes,
 }
 
 impl Master {
@@ -158,7 +160,8 @@ impl Master {
     pub(super) fn new(options: Arc<AlluxioOptions>) -> Result<Self> {
         let primary = Primary::new(Arc::clone(&options))?;
         let paths = ArcSwap::from_pointee(options.paths.clone());
-        Ok(Self { primary, paths, journal: None, calls: Counter::default(), options })
+        let (calls, changes) = (Counter::default(), Changes::default());
+        Ok(Self { primary, paths, journal: None, calls, changes, options })
     }
 
     /// The same, for who writes files: they are noted in a journal while they are incomplete.
@@ -169,6 +172,11 @@ impl Master {
     /// Calls made so far, repeated ones each time.
     pub(super) fn calls(&self) -> u64 {
         self.calls.value()
+    }
+
+    /// What this client changes.
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The options for `path`, as of now.
@@ -600,6 +608,7 @@ impl Master {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let (begun, attempts) = (Instant::now(), AtomicU32::new(0));
+        let _under_way = rpc.is_change().then(|| self.changes.begin());
         let attempt = || {
             if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
                 calls().retry(rpc.place());

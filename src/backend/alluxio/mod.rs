@@ -24,6 +24,7 @@ mod flight;
 mod heartbeat;
 mod incomplete;
 mod journal;
+mod known;
 mod layout;
 mod leftovers;
 mod listing;
@@ -440,7 +441,7 @@ impl FileSystem for AlluxioFs {
             // A name that cannot be stored is not there.
             return Err(Fault::NotFound.into());
         };
-        let info = shared.bridge.run(ctx, None, shared.master.get_status(&place))?;
+        let info = shared.bridge.run(ctx, None, shared.learn(ctx, &place))?;
         Ok(shared.attr(&info))
     }
 
@@ -531,7 +532,10 @@ impl FileSystem for AlluxioFs {
         let shared = &self.shared;
         let place = shared.place(path)?;
         shared.bridge.run(ctx, None, async {
-            let info = shared.master.get_status(&place).await?;
+            let info = match shared.known(ctx, &place) {
+                Some(info) => info,
+                None => shared.learn(ctx, &place).await?,
+            };
             shared.check(&place, &info, mask & 0o7).await
         })
     }

@@ -305,6 +305,8 @@ pub struct PathOptions {
     pub sync_interval: Option<SyncInterval>,
     /// `alluxio.user.update.file.accesstime.disabled`.
     pub access_time_disabled: bool,
+    /// `alluxio.master.file.access.time.update.precision`: the master leaves a younger access time alone.
+    pub access_time_precision: Duration,
     /// `alluxio.user.file.delete.unchecked`.
     pub delete_unchecked: bool,
     /// `alluxio.user.file.persist.on.rename`.
@@ -447,6 +449,7 @@ impl Default for PathOptions {
             metadata_load: MetadataLoad::Once,
             sync_interval: None,
             access_time_disabled: false,
+            access_time_precision: Duration::from_secs(24 * 60 * 60),
             delete_unchecked: false,
             persist_on_rename: false,
             write_type: WriteType::AsyncThrough,

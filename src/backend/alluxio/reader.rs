@@ -25,7 +25,11 @@ use crate::metrics::Source;
 /// Opens the complete file `path`, a path in Alluxio.
 pub(super) fn open(shared: &Arc<Shared>, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
     let info = shared.bridge.run(ctx, None, async {
-        let info = shared.master.open_status(path).await?;
+        let known = shared.known(ctx, path).filter(|info| !shared.is_access_noted(path, info));
+        let info = match known {
+            Some(info) => info,
+            None => Arc::new(shared.master.open_status(path).await?),
+        };
         if info.folder() {
             return Err(Fault::IsDirectory.into());
         }
