@@ -104,12 +104,17 @@ fn the_kernel_reads_by_itself_in_all_modes_with_both_libfuse_versions() {
             assert!(mount.uses_libfuse(libfuse));
             let path = mount.path().join("file");
             content::write_file(&path, 1, SIZE).unwrap();
-            content::check_file(&path, 1, SIZE).unwrap();
+            // The kernel lets go of the writer's descriptor some time after its close; until then it excludes passthrough.
+            wait_until("it is passed through", LIMIT, || {
+                content::check_file(&path, 1, SIZE).unwrap();
+                mount.counted(PASSED) > 0
+            });
+            let reads = mount.counted(READS);
             let (first, second) = (File::open(&path).unwrap(), File::open(&path).unwrap());
             check(&first, 1, SIZE);
             check(&second, 1, SIZE);
             assert_eq!(mount.counted(PASSED), 3, "libfuse {libfuse}, {mode}");
-            assert_eq!(mount.counted(READS), 0, "libfuse {libfuse}, {mode}");
+            assert_eq!(mount.counted(READS), reads, "libfuse {libfuse}, {mode}");
             assert!(!is_open_by_nobody(&store.path().join("file")));
             drop((first, second));
             wait_until("the backing file is let go", LIMIT, || is_open_by_nobody(&store.path().join("file")));
