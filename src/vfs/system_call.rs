@@ -155,11 +155,17 @@ fn parse_call(text: &str) -> Option<SystemCall> {
 
 /// Whether the kernel is new enough, and `/proc` shows the processes as the kernel numbers them for this one.
 static CAN_LOOK: LazyLock<bool> = LazyLock::new(|| {
-    let own = std::fs::read_link("/proc/self").ok();
-    let is_ours = own.is_some_and(|own| own.as_os_str() == std::process::id().to_string().as_str());
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    is_ours && version(&release).is_some_and(|version| version >= FIRST_LINUX)
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    has_own_numbers(&text("/proc/self/status"), std::process::id())
+        && version(&text("/proc/sys/kernel/osrelease")).is_some_and(|version| version >= FIRST_LINUX)
 });
+
+/// Whether `status` of this process is from a `/proc` of its own pid namespace: that shows one number for it, its own.
+/// One from outside, bound into a container, shows that of the outside first.
+fn has_own_numbers(status: &str, own: u32) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().eq([own.to_string().as_str()]))
+}
 
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
@@ -239,6 +245,16 @@ mod tests {
         refusals.refused(now);
         assert!(refusals.is_recent(now));
         assert!(!refusals.is_recent(now + REFUSED_FOR + Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn numbers_of_another_pid_namespace_are_not_taken_for_own_ones() {
+        let status = |numbers: &str| format!("Name:\talluxio-fuse\nNSpid:\t{numbers}\nVmPeak:\t1 kB\n");
+        assert!(has_own_numbers(&status("12"), 12));
+        assert!(!has_own_numbers(&status("12\t12"), 12), "the same number by chance");
+        assert!(!has_own_numbers(&status("4711\t12"), 12));
+        assert!(!has_own_numbers(&status("1"), 12));
+        assert!(!has_own_numbers("", 12));
     }
 
     #[test]
