@@ -147,6 +147,8 @@ impl Layer for MetadataCache {
         let question = self.memory.ask(path, Reach::Path);
         let result = self.below.access(ctx, path, mask);
         match &result {
+            // Somebody may have learned newer attributes since, and the right would be kept with those.
+            Ok(()) if ctx.is_by_finding() => {}
             Ok(()) => question.granted(ways),
             Err(error) if error.fault() == Fault::NotFound => question.answered(&Err(error.clone())),
             Err(_) => {}
@@ -173,6 +175,8 @@ impl Layer for MetadataCache {
         let question = self.memory.ask(path, Reach::Path);
         let result = self.below.open(ctx, path);
         match &result {
+            // It was remembered when it was found out, and something newer may have been since.
+            Ok(_) if ctx.is_by_finding() => {}
             Ok(reader) => question.answered(&Ok(reader.attr().clone())),
             Err(error) if error.fault() == Fault::NotFound => question.answered(&Err(error.clone())),
             // Nothing was said of the file.

@@ -80,6 +80,11 @@ impl<'a> Ctx<'a> {
         self.finding
     }
 
+    /// Whether an answer that was just given for this caller is one that was learned before it was asked for.
+    pub fn is_by_finding(&self) -> bool {
+        self.finding.is_some_and(Finding::is_used)
+    }
+
     /// The caller's interrupt.
     pub fn cancel(&self) -> &'a Cancel {
         self.cancel

@@ -1,4 +1,5 @@
-//! What the master said of a place a moment ago, for a call that belongs to the one that asked: see [`Finding`].
+//! What the master said of a place a moment ago, for a call that belongs to the one that asked: see
+//! [`Finding`](crate::fs::Finding).
 //!
 //! It is gone by as long as this mount has changed nothing meanwhile. So whoever asks for the second time learns nothing
 //! that is older than a change that he may know of.
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use super::Shared;
 use super::proto::grpc::file::FileInfo;
 use crate::fs::Ctx;
-use crate::fs::Finding;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Timestamp;
@@ -60,11 +60,21 @@ impl Shared {
         Ok(info)
     }
 
-    /// What a call that goes with this one has learned of `place`.
-    pub(super) fn known(&self, ctx: &Ctx, place: &FsPath) -> Option<Arc<FileInfo>> {
-        let known = ctx.finding().and_then(Finding::kept::<Known>)?;
-        (known.place == *place && known.changes == self.master.changes().so_far())
-            .then(|| Arc::clone(&known.info))
+    /// What a call that goes with this one has learned of `place`, if `is_enough` says so. This one is answered by it.
+    pub(super) fn known(
+        &self,
+        ctx: &Ctx,
+        place: &FsPath,
+        is_enough: impl FnOnce(&FileInfo) -> bool,
+    ) -> Option<Arc<FileInfo>> {
+        let finding = ctx.finding()?;
+        let known = finding.kept::<Known>()?;
+        let is_valid = known.place == *place && known.changes == self.master.changes().so_far();
+        if !is_valid || !is_enough(&known.info) {
+            return None;
+        }
+        finding.note_used();
+        Some(Arc::clone(&known.info))
     }
 
     /// Whether the master would note an access to the file `info` at `place`: it does so if the last is longer ago than its

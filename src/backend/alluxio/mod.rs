@@ -532,7 +532,7 @@ impl FileSystem for AlluxioFs {
         let shared = &self.shared;
         let place = shared.place(path)?;
         shared.bridge.run(ctx, None, async {
-            let info = match shared.known(ctx, &place) {
+            let info = match shared.known(ctx, &place, |_| true) {
                 Some(info) => info,
                 None => shared.learn(ctx, &place).await?,
             };

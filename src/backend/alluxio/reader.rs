@@ -25,8 +25,7 @@ use crate::metrics::Source;
 /// Opens the complete file `path`, a path in Alluxio.
 pub(super) fn open(shared: &Arc<Shared>, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
     let info = shared.bridge.run(ctx, None, async {
-        let known = shared.known(ctx, path).filter(|info| !shared.is_access_noted(path, info));
-        let info = match known {
+        let info = match shared.known(ctx, path, |info| !shared.is_access_noted(path, info)) {
             Some(info) => info,
             None => Arc::new(shared.master.open_status(path).await?),
         };

@@ -16,6 +16,7 @@ use super::super::remembered::SHARE;
 use super::*;
 use crate::fs::Cancel;
 use crate::fs::DirEntry;
+use crate::fs::Finding;
 use tree::Tree;
 
 fn path(text: &str) -> FsPath {
@@ -244,6 +245,40 @@ fn an_open_shows_what_is_there_and_is_remembered() {
     place.tree.remove("/f");
     assert!(place.fs.open(&Ctx::daemon(), &path("/f")).is_err());
     assert!(place.stat("/f").is_err());
+}
+
+#[test]
+fn what_was_found_before_an_open_does_not_take_the_place_of_what_was_learned_since() {
+    let place = Place::new();
+    place.tree.file("/f", 1);
+    let daemon = Ctx::daemon();
+    let finding = Finding::default();
+    place.fs.stat(&daemon.with_finding(&finding), &path("/f")).unwrap();
+    // Another client replaces it, and somebody else opens it.
+    place.tree.file("/f", 2);
+    place.fs.open(&daemon, &path("/f")).unwrap();
+    let reader = place.fs.open(&daemon.with_finding(&finding), &path("/f")).unwrap();
+    assert_eq!(reader.attr().size, 1, "as it was at the look-up");
+    assert_eq!(
+        place.asks(|place| assert_eq!(place.stat("/f").unwrap().size, 2)),
+        0,
+        "seen new, not old again"
+    );
+}
+
+#[test]
+fn a_right_that_was_found_before_is_not_kept_with_what_was_learned_since() {
+    let place = Place::new();
+    place.tree.file("/f", 1);
+    let daemon = Ctx::daemon();
+    let finding = Finding::default();
+    let asking = daemon.with_finding(&finding);
+    place.fs.fresh_stat(&asking, &path("/f")).unwrap();
+    place.tree.chmod("/f", 0);
+    place.fs.fresh_stat(&daemon, &path("/f")).unwrap();
+    place.fs.access(&asking, &path("/f"), 4).unwrap();
+    let denied = place.fs.access(&daemon, &path("/f"), 4).unwrap_err();
+    assert_eq!(denied.fault(), Fault::PermissionDenied);
 }
 
 #[test]
