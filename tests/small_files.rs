@@ -127,14 +127,16 @@ fn version_of(mut file: &File) -> Option<u32> {
     }
 }
 
-/// open(2), always by the same instruction and from the same stack, as a program does that calls it in a loop.
+/// openat(2), always by the same instruction and with the same in all registers, as a program may do that calls it in a
+/// loop. The stack is the same if the caller's is.
 #[inline(never)]
 fn open_here(path: &[u8], flags: i32) -> io::Result<File> {
+    let (path, none) = (path.as_ptr(), 0_u64);
     // SAFETY: a path that ends with a zero byte and lives until the call has returned.
-    match unsafe { libc::open(path.as_ptr().cast(), flags) } {
+    match unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, none, none, none) } {
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: a descriptor that nobody else has.
-        fd => Ok(unsafe { File::from_raw_fd(fd) }),
+        fd => Ok(unsafe { File::from_raw_fd(fd as i32) }),
     }
 }
 
@@ -299,6 +301,33 @@ fn an_open_shows_what_was_made_before_it() {
     }
 }
 
+/// The look-up of the first call is as good as that of the second, but for what happened between them: the same thread,
+/// instruction, stack and arguments.
+#[test]
+fn an_open_that_failed_leaves_nothing_behind_for_the_same_call_made_again() {
+    let _one = one_at_a_time();
+    for words in ["direct_io", "entry_timeout=60,attr_timeout=60", "metadata_cache_size=1000"] {
+        let pair = Pair::new("failed", |spec| spec.option(words));
+        let mut buffer = Buffer([0; 4096]);
+        // Between them somebody else may have looked the name up, so that the kernel goes by it.
+        for (name, is_believed) in [("a", false), ("b", true), ("c", false), ("d", true)] {
+            let file = pair.at(name);
+            let mut outcomes = Vec::new();
+            for (number, path) in [(1, file.join("x")), (2, file.clone())] {
+                pair.replace(name, number);
+                outcomes.push(buffer.open(path, libc::O_RDONLY).map(|file| version_of(&file)));
+                if is_believed {
+                    thread::scope(|scope| scope.spawn(|| drop(fs::metadata(&file))).join().unwrap());
+                }
+            }
+            let [first, second] = outcomes.try_into().unwrap();
+            assert_eq!(error_of(first), Some(libc::ENOTDIR), "it was looked up, {words}");
+            assert_eq!(second.unwrap(), Some(2), "{words}");
+        }
+        pair.unmount();
+    }
+}
+
 #[test]
 fn an_open_after_one_that_was_not_permitted_shows_what_was_made_before_it() {
     if !users::are_available() {
@@ -387,8 +416,10 @@ fn threads_that_open_a_file_beside_its_writer_never_see_what_was_replaced_before
                     while !done.load(Ordering::Acquire) {
                         disturb(&mut buffer, file, step);
                         let least = made.load(Ordering::Acquire);
+                        // By the same instruction and stack: what the one that fails has looked up is not for the next.
+                        let path = if step % 3 == 0 { file.join("x") } else { file.clone() };
                         // Replaced twice in the moment of the look-up: ESTALE, as SEMANTICS.md says.
-                        if let Ok(opened) = buffer.open(file, libc::O_RDONLY)
+                        if let Ok(opened) = buffer.open(path, libc::O_RDONLY)
                             && let Some(seen) = version_of(&opened)
                         {
                             assert!(seen >= least, "{seen} after {least}, with {words}");
