@@ -17,9 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::connection::Server;
@@ -39,6 +37,7 @@ use super::proto::grpc::block::CacheRequest;
 use super::proto::grpc::block::ReadRequest;
 use super::proto::grpc::block::block_worker_client::BlockWorkerClient;
 use super::proto::grpc::file::FileInfo;
+use super::read_stream;
 use super::retry::Backoff;
 use super::window::Order;
 use super::worker::Worker;
@@ -47,7 +46,6 @@ use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::fs::Slices;
-use crate::metrics;
 use crate::metrics::Source;
 
 /// Rounds over all workers when every one of them was reached and none had the bytes. More would not find
@@ -419,9 +417,9 @@ impl Blocks {
         let start = sink.offset() - self.layout.block_start(block);
         let range = start..start + sink.missing();
         let request = self.request(info, &range, ufs, sequential);
-        let mut result = self.timed_stream(&server, request.clone(), sink).await;
+        let mut result = read_stream::read(&self.shared, &server, request.clone(), sink).await;
         if matches!(&result, Err(failure) if failure.class == Class::Unauthenticated) {
-            result = self.timed_stream(&server, request, sink).await;
+            result = read_stream::read(&self.shared, &server, request, sink).await;
         }
         match result {
             Ok(()) => {
@@ -495,69 +493,6 @@ impl Blocks {
             no_cache: Some(self.at.read_type == ReadType::NoCache),
             ..OpenUfsBlockOptions::default()
         }
-    }
-
-    /// [`Self::stream`], counted as a call.
-    async fn timed_stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
-        let begun = Instant::now();
-        let result = self.stream(server, request, sink).await;
-        server.took(Rpc::ReadBlock, begun, result.is_err());
-        result
-    }
-
-    /// One stream for one range, from its request to its end.
-    async fn stream(&self, server: &Server, request: ReadRequest, sink: &Sink) -> Result<(), Failure> {
-        let limit = self.shared.options.data_read_timeout;
-        let (block, length) = (request.block_id(), request.length());
-        sink.comes_from(server.shared_name());
-        let id = server.ready().await?;
-        let failed = |status: &tonic::Status| failure(Rpc::ReadBlock, &block, server.name(), status);
-        // The server takes the end of the requests for a cancellation, so the sender outlives the last byte.
-        let (requests, receiver) = mpsc::channel(1);
-        server.sends(Rpc::ReadBlock, &request);
-        requests.try_send(request).expect("the queue is empty and its receiver is here");
-        let mut client = BlockWorkerClient::new(server.channel()).max_decoding_message_size(
-            usize::try_from(self.shared.options.streaming_message_max).unwrap_or(usize::MAX),
-        );
-        let _call = server.calls(Rpc::ReadBlock);
-        self.shared.data.traffic.streams.add(1);
-        self.shared.data.traffic.worker_calls.add(1);
-        let call = client.read_block(id.sign(ReceiverStream::new(receiver)));
-        let late =
-            |_| Failure::connection(Fault::TimedOut, format!("{} sent nothing for {limit:?}", server.name()));
-        let mut answers = match timeout(limit, call).await.map_err(late)? {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => {
-                let failure = failed(&status);
-                if failure.class == Class::Unauthenticated {
-                    server.refresh(&id);
-                }
-                return Err(failure);
-            }
-        };
-        while sink.missing() > 0 {
-            let begun = Instant::now();
-            let answer =
-                timeout(limit, answers.message()).await.map_err(late)?.map_err(|status| failed(&status))?;
-            if self.shared.options.block_read_metrics {
-                metrics::BLOCK_READ_CHUNK_REMOTE.record(begun.elapsed());
-            }
-            let data =
-                answer.and_then(|answer| answer.chunk).and_then(|chunk| chunk.data).unwrap_or_default();
-            if data.is_empty() {
-                let detail = format!(
-                    "{} ended block {block} {} bytes before the end of the {length} that were asked for",
-                    server.name(),
-                    sink.missing(),
-                );
-                return Err(FsError::because(Fault::Io, detail).into());
-            }
-            self.shared.data.traffic.received.add(data.len() as u64);
-            sink.push(data, Source::Remote);
-        }
-        // A worker that caches as it reads does so at the regular end of the stream. Readers have their bytes.
-        let _ = timeout(self.shared.options.reader_close_timeout, answers.message()).await;
-        Ok(())
     }
 
     /// After a range came from `source`, and from the under file system if `ufs_reader` is a worker: asks the

@@ -66,6 +66,10 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(35);
 /// nobody asks for the moment, and everyone else on that connection would wait for them.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
+/// Bytes that a server may send in one piece, which is read into a buffer of its own. Of the 16 KiB that HTTP/2 begins
+/// with, half are read by a call of their own and copied; a worker sends hardly more than 64 KiB at a time.
+const FRAME_MAX: u32 = 64 << 10;
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
@@ -315,6 +319,7 @@ fn endpoint(
         .connect_timeout(options.connect_timeout)
         .initial_stream_window_size(u32::try_from(window).unwrap_or(CONNECTION_WINDOW).min(CONNECTION_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
         .keep_alive_timeout(keepalive_timeout)
         .tcp_nodelay(true);
     Ok(match keepalive {

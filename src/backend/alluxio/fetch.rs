@@ -1,7 +1,7 @@
 //! A range of a file on its way: filled by one task, awaited by any number of readers. Knows neither
 //! workers nor what the range is for.
 //!
-//! The bytes are kept as they arrive, message by message; a read hands out slices of them. When the last
+//! The bytes are kept as they arrive, part by part; a read hands out slices of them. When the last
 //! holder drops a fetch that is not complete, its task is ended, and with it the stream that holds the block's
 //! lock at the worker. A complete one may see its stream to the end.
 
@@ -44,7 +44,7 @@ pub(super) struct Sink {
 
 struct Arrived {
     state: Mutex<State>,
-    /// Told of every change of `state`.
+    /// Told when what is wanted is here, and of every other change of `state`.
     changed: Notify,
 }
 
@@ -53,6 +53,8 @@ struct State {
     parts: Vec<(u64, Bytes, Source)>,
     /// End of what has arrived.
     end: u64,
+    /// The least end that somebody waits for.
+    wanted: u64,
     failure: Option<FsError>,
     /// Who was asked for it last.
     server: Option<Arc<str>>,
@@ -61,7 +63,8 @@ struct State {
 impl Fetch {
     /// A fetch of what was ordered, and the place for its bytes. It does nothing by itself.
     pub(super) fn new(order: Order) -> Self {
-        let state = State { parts: Vec::new(), end: order.range.start, failure: None, server: None };
+        let (parts, end) = (Vec::new(), order.range.start);
+        let state = State { parts, end, wanted: u64::MAX, failure: None, server: None };
         Self {
             range: order.range,
             sequential: order.sequential,
@@ -100,6 +103,17 @@ impl Fetch {
         state.failure.clone().map_or(Ok(None), Err)
     }
 
+    /// Has whoever waits told once the bytes up to `end` are here; tells who was asked for them. None if there is no need
+    /// to wait.
+    fn wants(&self, end: u64) -> Option<Option<Arc<str>>> {
+        let mut state = self.arrived.state.lock();
+        if state.end >= end || state.failure.is_some() {
+            return None;
+        }
+        state.wanted = state.wanted.min(end);
+        Some(state.server.clone())
+    }
+
     /// Waits for the bytes of `range`, which lies within that of the fetch.
     pub(super) async fn read(&self, range: &Range<u64>) -> Result<Slices> {
         loop {
@@ -109,7 +123,7 @@ impl Fetch {
             if let Some(slices) = self.ready(range)? {
                 return Ok(slices);
             }
-            let server = self.arrived.state.lock().server.clone();
+            let Some(server) = self.wants(range.end) else { continue };
             let _wait = waiting::wait(&server.unwrap_or_default(), WAIT);
             changed.await;
         }
@@ -172,8 +186,12 @@ impl Sink {
         let start = state.end;
         state.end += part.len() as u64;
         state.parts.push((start, part, source));
-        drop(state);
-        self.arrived.changed.notify_waiters();
+        // Bytes come in many small parts, and to wake a thread costs more than to take one.
+        if state.end >= state.wanted {
+            state.wanted = u64::MAX;
+            drop(state);
+            self.arrived.changed.notify_waiters();
+        }
     }
 
     /// The rest will not come.
@@ -233,6 +251,40 @@ mod tests {
         assert!(read.as_mut().poll(&mut cx).is_pending());
         sink.push(Bytes::from_static(b"cd"), Source::Remote);
         assert!(matches!(read.as_mut().poll(&mut cx), Poll::Ready(Ok(slices)) if slices.to_vec() == b"abcd"));
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_for_all_of_his_bytes() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let woken = |count: &Count| count.0.load(std::sync::atomic::Ordering::Relaxed);
+        let [near, far] = [0, 0].map(|n| Arc::new(Count(n.into())));
+        let fetch = fetch(0..8);
+        let sink = fetch.sink();
+        let (to_near, to_far) = (0..4, 2..8);
+        let (near_waker, far_waker) = (Arc::clone(&near).into(), Arc::clone(&far).into());
+        let mut near_cx = Context::from_waker(&near_waker);
+        let mut far_cx = Context::from_waker(&far_waker);
+        let (mut near_read, mut far_read) = (pin!(fetch.read(&to_near)), pin!(fetch.read(&to_far)));
+        assert!(far_read.as_mut().poll(&mut far_cx).is_pending());
+        assert!(near_read.as_mut().poll(&mut near_cx).is_pending());
+        sink.push(Bytes::from_static(b"abc"), Source::Remote);
+        assert_eq!((woken(&near), woken(&far)), (0, 0));
+        sink.push(Bytes::from_static(b"d"), Source::Remote);
+        assert_eq!(woken(&near), 1);
+        assert!(near_read.as_mut().poll(&mut near_cx).is_ready());
+        // Who was told as well says again what he waits for.
+        assert!(far_read.as_mut().poll(&mut far_cx).is_pending());
+        let before = woken(&far);
+        sink.push(Bytes::from_static(b"efg"), Source::Remote);
+        assert_eq!(woken(&far), before);
+        sink.push(Bytes::from_static(b"h"), Source::Remote);
+        assert_eq!(woken(&far), before + 1);
+        assert!(far_read.as_mut().poll(&mut far_cx).is_ready());
     }
 
     #[test]
