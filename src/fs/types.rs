@@ -190,10 +190,11 @@ impl<'a> From<&'a [u8]> for Payload<'a> {
     }
 }
 
-/// The bytes of one read, in order, as they lie: parts of mapped blocks or of received messages.
+/// The bytes of one read, in order, as they lie: parts of mapped blocks or of received frames.
 #[derive(Clone, Debug, Default)]
 pub struct Slices {
-    parts: SmallVec<[Bytes; 4]>,
+    // A request of 128 KiB for what a worker has sent in frames of 32 KiB has five.
+    parts: SmallVec<[Bytes; 8]>,
     len: usize,
     sources: Sources,
 }

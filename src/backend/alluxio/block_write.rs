@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::Shared;
+use super::chunk::Chunk;
 use super::error::Class;
 use super::error::Failure;
 use super::error::Rpc;
 use super::options::HostPort;
 use super::options::PathOptions;
+use super::outbox::Outgoing;
 use super::proto::dataserver::CreateUfsFileOptions;
-use super::proto::grpc::block::Chunk;
 use super::proto::grpc::block::CreateLocalBlockRequest;
 use super::proto::grpc::block::CreateLocalBlockResponse;
 use super::proto::grpc::block::RequestType;
@@ -81,7 +81,7 @@ pub(super) struct Writing {
     /// How much of it is known to have arrived.
     flushed: u64,
     /// All that was sent, or nothing once it is more than [`KEPT_MAX`].
-    kept: Option<Vec<Bytes>>,
+    kept: Option<Vec<Chunk>>,
     /// Who has the stream, or had it last.
     worker: Option<HostPort>,
     /// Workers that failed with this target.
@@ -95,13 +95,13 @@ pub(super) struct Writing {
 }
 
 enum Stream {
-    Remote(Upload<WriteRequest, WriteResponse>),
+    Remote(Upload<WriteResponse>),
     Local(Local),
 }
 
 /// A block file of a local worker, open for writing.
 struct Local {
-    upload: Upload<CreateLocalBlockRequest, CreateLocalBlockResponse>,
+    upload: Upload<CreateLocalBlockResponse>,
     file: Arc<File>,
     block_id: i64,
     block_size: u64,
@@ -143,7 +143,7 @@ impl Writing {
     }
 
     /// Adds `data`. It is on its way when this returns, not there.
-    pub(super) async fn write(&mut self, data: Bytes) -> Result<()> {
+    pub(super) async fn write(&mut self, data: Chunk) -> Result<()> {
         let length = data.len() as u64;
         if let Some(kept) = &mut self.kept {
             kept.push(data.clone());
@@ -200,7 +200,7 @@ impl Writing {
     }
 
     /// Hands `data` to the stream. A stream that is opened here gets what was kept, which has `data` in it.
-    async fn try_write(&mut self, data: Bytes) -> Result<(), Failure> {
+    async fn try_write(&mut self, data: Chunk) -> Result<(), Failure> {
         match &mut self.stream {
             Some(stream) => {
                 let (offset, length) = (self.written, data.len() as u64);
@@ -332,7 +332,7 @@ impl Writing {
         let subject = Subject { rpc: Rpc::WriteBlock, block_id: self.block_id() };
         let first = command_request(self.command(reserve));
         server.sends(subject.rpc, &first);
-        let upload = Upload::open(&self.shared, &server, subject, first, QUEUE).await?;
+        let upload = Upload::open(&self.shared, &server, subject, Outgoing::message(&first), QUEUE).await?;
         Ok(Stream::Remote(upload))
     }
 
@@ -366,12 +366,11 @@ fn command_request(command: WriteRequestCommand) -> WriteRequest {
 }
 
 impl Stream {
-    async fn write(&mut self, shared: &Shared, offset: u64, data: Bytes) -> Result<(), Failure> {
+    async fn write(&mut self, shared: &Shared, offset: u64, data: Chunk) -> Result<(), Failure> {
         match self {
             Self::Remote(upload) => {
                 shared.data.traffic.sent.add(data.len() as u64);
-                let chunk = write_request::Value::Chunk(Chunk { data: Some(data) });
-                upload.send(WriteRequest { value: Some(chunk) }, shared.options.data_write_timeout).await
+                upload.send(Outgoing::chunk(data), shared.options.data_write_timeout).await
             }
             Self::Local(local) => local.write(shared, offset, data).await,
         }
@@ -388,7 +387,7 @@ impl Stream {
             Self::Remote(upload) => {
                 let offset = Some(written as i64);
                 let command = WriteRequestCommand { flush: Some(true), offset, ..command };
-                upload.send(command_request(command), limit).await?;
+                upload.send(Outgoing::message(&command_request(command)), limit).await?;
                 while upload.answer(limit).await?.offset() < written as i64 {}
                 Ok(())
             }
@@ -425,8 +424,8 @@ impl Local {
             ..CreateLocalBlockRequest::default()
         };
         server.sends(subject.rpc, &request);
-        let mut upload: Upload<_, CreateLocalBlockResponse> =
-            Upload::open(shared, &server, subject, request, 1).await?;
+        let mut upload: Upload<CreateLocalBlockResponse> =
+            Upload::open(shared, &server, subject, Outgoing::message(&request), 1).await?;
         let path = upload.answer(shared.options.data_write_timeout).await?.path.unwrap_or_default();
         match File::options().write(true).open(Path::new(&path)) {
             Ok(file) => Ok(Ok(Self { upload, file: Arc::new(file), block_id, block_size, reserved })),
@@ -434,13 +433,13 @@ impl Local {
         }
     }
 
-    async fn write(&mut self, shared: &Shared, offset: u64, data: Bytes) -> Result<(), Failure> {
+    async fn write(&mut self, shared: &Shared, offset: u64, data: Chunk) -> Result<(), Failure> {
         let end = offset + data.len() as u64;
         if end > self.reserved {
             self.reserve(shared, end).await?;
         }
         let file = Arc::clone(&self.file);
-        blocking(move || file.write_all_at(&data, offset)).await
+        blocking(move || file.write_all_at(data.as_ref(), offset)).await
     }
 
     /// Reserves at least up to `end`, and more the longer the block is already.
@@ -453,7 +452,7 @@ impl Local {
             ..CreateLocalBlockRequest::default()
         };
         let limit = shared.options.data_write_timeout;
-        self.upload.send(request, limit).await?;
+        self.upload.send(Outgoing::message(&request), limit).await?;
         self.upload.answer(limit).await?;
         self.reserved = target;
         Ok(())

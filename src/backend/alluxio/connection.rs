@@ -66,8 +66,9 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(35);
 /// nobody asks for the moment, and everyone else on that connection would wait for them.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 
-/// Bytes that a server may send in one piece, which is read into a buffer of its own. Of the 16 KiB that HTTP/2 begins
-/// with, half are read by a call of their own and copied; a worker sends hardly more than 64 KiB at a time.
+/// Bytes that a server may send in one frame, each of which is read into a buffer of its own. Of the 16 KiB that HTTP/2 begins
+/// with, h2 reads 8 KiB by a call of their own and copies them. A worker sends up to 32 KiB in one
+/// (`alluxio.worker.network.netty.watermark.high`), as far as it may.
 const FRAME_MAX: u32 = 64 << 10;
 
 /// Where a server listens.

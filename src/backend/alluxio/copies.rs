@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
+use super::chunk::Chunk;
 use super::options::HostPort;
 use super::options::PathOptions;
 use super::options::WriteType;
@@ -35,7 +34,7 @@ impl Copies {
     }
 
     /// Adds `data` to each.
-    pub(super) async fn write(&mut self, data: Bytes) -> Result<()> {
+    pub(super) async fn write(&mut self, data: Chunk) -> Result<()> {
         for n in 0..self.0.len() {
             self.keep_apart(n);
             self.0[n].write(data.clone()).await?;

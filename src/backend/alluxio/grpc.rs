@@ -95,6 +95,19 @@ impl Answer {
         }
         Ok(None)
     }
+
+    /// The same as messages, for those that are few and small.
+    pub(super) fn messages<T>(self) -> Streaming<T>
+    where
+        T: Message + Default + Send + 'static,
+    {
+        let decoder = ProstDecoder::default();
+        if self.told {
+            Streaming::new_empty(decoder, self.body)
+        } else {
+            Streaming::new_response(decoder, self.body, self.http, None, None)
+        }
+    }
 }
 
 /// What the end of a stream says. tonic reads it, out of a stream that is nothing but the end.

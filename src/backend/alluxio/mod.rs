@@ -4,7 +4,6 @@
 //! Calls run on the caller's thread and wait in `bridge`; everything below is futures. `master` asks for names,
 //! attributes and blocks, `workers` knows who has the bytes, `connection` how to reach them.
 
-mod abort_codec;
 mod attr;
 mod backing;
 mod block_read;
@@ -35,6 +34,7 @@ mod master;
 mod names;
 mod new_block;
 mod options;
+mod outbox;
 mod primary;
 mod proto;
 mod read_responses;

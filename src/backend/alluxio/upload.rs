@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -17,21 +16,22 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio::time::timeout;
 use tonic::Status;
-use tonic::client::Grpc;
 use tonic::transport::Channel;
 
 use super::Shared;
-use super::abort_codec::AbortCodec;
-use super::abort_codec::Ended;
-use super::abort_codec::Outbox;
-use super::abort_codec::Requests;
-use super::abort_codec::outbox;
+use super::chunk::Loans;
 use super::connection::ChannelId;
 use super::connection::Server;
 use super::error::Class;
 use super::error::Failure;
 use super::error::Rpc;
 use super::error::failure;
+use super::grpc;
+use super::outbox::Ended;
+use super::outbox::Outbox;
+use super::outbox::Outgoing;
+use super::outbox::Requests;
+use super::outbox::outbox;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::waiting;
@@ -48,9 +48,9 @@ pub(super) struct Subject {
     pub(super) block_id: i64,
 }
 
-/// One such stream: requests of type `T`, answers of type `U`.
-pub(super) struct Upload<T, U> {
-    outbox: Outbox<T>,
+/// One such stream, with answers of type `U`.
+pub(super) struct Upload<U> {
+    outbox: Outbox,
     /// Answers in order; closed at the end of the stream.
     answers: mpsc::UnboundedReceiver<U>,
     /// Drives the call. Ends with the status.
@@ -63,9 +63,8 @@ pub(super) struct Upload<T, U> {
     rpc: Rpc,
 }
 
-impl<T, U> Upload<T, U>
+impl<U> Upload<U>
 where
-    T: Message + Clone + 'static,
     U: Message + Default + 'static,
 {
     /// Opens the stream with its first request. Up to `queue` requests wait for the network. What the server
@@ -74,12 +73,13 @@ where
         shared: &Shared,
         server: &Arc<Server>,
         subject: Subject,
-        first: T,
+        first: Outgoing,
         queue: usize,
     ) -> Result<Self, Failure> {
         let id = server.ready().await?;
         shared.data.traffic.worker_calls.add(1);
-        let (outbox, requests) = outbox(queue.max(1));
+        let loans = Arc::new(Loans::default());
+        let (outbox, requests) = outbox(queue.max(1), Arc::clone(&loans));
         if outbox.send(first).await.is_err() {
             unreachable!("the queue is empty and its receiver is here");
         }
@@ -95,6 +95,8 @@ where
                 result = call => result,
                 () = given_up(lost) => Err(Status::cancelled("given up")),
             };
+            // Whatever it leaves behind in the connection, nobody needs it.
+            loans.end();
             server.took(subject.rpc, begun, status.is_err());
             status.map_err(|status| {
                 let failure = failure(subject.rpc, &subject.block_id, server.name(), &status);
@@ -108,7 +110,7 @@ where
     }
 
     /// Hands over a request; waits up to `limit` for room in the queue.
-    pub(super) async fn send(&mut self, request: T, limit: Duration) -> Result<(), Failure> {
+    pub(super) async fn send(&mut self, request: Outgoing, limit: Duration) -> Result<(), Failure> {
         let _wait = waiting::call(&self.name, self.rpc.name());
         let sent = tokio::select! {
             biased;
@@ -189,27 +191,21 @@ async fn given_up(kept: oneshot::Receiver<()>) {
     sleep(ABORT_TIME).await;
 }
 
-async fn drive<T, U>(
+async fn drive<U>(
     channel: Channel,
     id: &ChannelId,
     rpc: Rpc,
-    requests: Requests<T>,
+    requests: Requests,
     answers: &mpsc::UnboundedSender<U>,
 ) -> Result<(), Status>
 where
-    T: Message + 'static,
     U: Message + Default + 'static,
 {
     let path = match rpc {
-        Rpc::CreateLocalBlock => {
-            PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/CreateLocalBlock")
-        }
-        _ => PathAndQuery::from_static("/alluxio.grpc.block.BlockWorker/WriteBlock"),
+        Rpc::CreateLocalBlock => "/alluxio.grpc.block.BlockWorker/CreateLocalBlock",
+        _ => "/alluxio.grpc.block.BlockWorker/WriteBlock",
     };
-    let mut grpc = Grpc::new(channel);
-    grpc.ready().await.map_err(|err| Status::from_error(Box::new(err)))?;
-    let answer = grpc.streaming(id.sign(requests), path, AbortCodec::<T, U>::new()).await?;
-    let mut stream = answer.into_inner();
+    let mut stream = grpc::call(channel, path, id.sign(requests)).await?.messages();
     while let Some(answer) = stream.message().await? {
         // Nobody listens after a commit that timed out.
         let _ = answers.send(answer);

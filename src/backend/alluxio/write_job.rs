@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use tokio::time::timeout;
 use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
+use super::chunk::Chunk;
 use super::copies::Copies;
 use super::incomplete::IncompleteFile;
 use super::leftovers::remove_incomplete;
@@ -40,7 +40,7 @@ const RENAME_TIME: Duration = Duration::from_secs(2);
 
 /// What the front tells the job.
 pub(super) enum Command {
-    Data(Bytes),
+    Data(Chunk),
     /// Memory is short: what is only held to be sent again goes.
     Squeeze,
     Sync(oneshot::Sender<Result<()>>),
@@ -172,7 +172,7 @@ impl Job {
         self.ufs.iter_mut().for_each(Writing::forget_kept);
     }
 
-    async fn write(&mut self, data: Bytes) -> Result<()> {
+    async fn write(&mut self, data: Chunk) -> Result<()> {
         self.length += data.len() as u64;
         if self.blocks.is_some()
             && let Err(err) = self.write_blocks(data.clone()).await
@@ -195,8 +195,8 @@ impl Job {
         Ok(())
     }
 
-    async fn write_blocks(&mut self, mut data: Bytes) -> Result<()> {
-        while !data.is_empty() {
+    async fn write_blocks(&mut self, mut data: Chunk) -> Result<()> {
+        while data.len() > 0 {
             let mut block = match self.blocks.as_mut().and_then(|blocks| blocks.current.take()) {
                 Some(block) => block,
                 None => self.next_block().await?,

@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::budget::Permit;
 use super::budget::Use;
+use super::chunk::Chunk;
 use super::chunk::Own;
-use super::chunk::chunk;
 use super::incomplete::IncompleteFile;
 use super::options::PathOptions;
 use super::options::WriteType;
@@ -93,7 +93,7 @@ struct Writer {
     /// What this file has in memory, this and all that was cut.
     own: Arc<Own>,
     /// Full chunks that there was no room for in the queue: never more than one append makes.
-    overflow: VecDeque<Bytes>,
+    overflow: VecDeque<Chunk>,
     /// Its end, without a commit before it, gives the file up.
     commands: mpsc::Sender<Command>,
     notes: Arc<Notes>,
@@ -171,14 +171,14 @@ impl Writer {
         while !data.is_empty() {
             let part = data.split_to(data.len().min(self.chunk));
             let memory = self.shared.data.memory.charge(Use::Write, part.len() as u64);
-            self.overflow.push_back(chunk(part, Some(memory), &self.own));
+            self.overflow.push_back(Chunk::new(part, Some(memory), &self.own));
         }
     }
 
     fn cut(&mut self) {
         if !self.pending.is_empty() {
             let bytes = self.pending.split().freeze();
-            self.overflow.push_back(chunk(bytes, self.pending_memory.take(), &self.own));
+            self.overflow.push_back(Chunk::new(bytes, self.pending_memory.take(), &self.own));
         }
     }
 
@@ -225,7 +225,7 @@ impl Writer {
 
     /// Waits until all full chunks are handed over. May be dropped at any point.
     async fn drain(
-        overflow: &mut VecDeque<Bytes>,
+        overflow: &mut VecDeque<Chunk>,
         commands: &mpsc::Sender<Command>,
         notes: &Notes,
     ) -> Result<()> {
