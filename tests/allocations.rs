@@ -1,6 +1,8 @@
-//! A read that finds its bytes here allocates nothing on its way through handles, blocks and windows, and copies nothing.
+//! A read that finds its bytes here allocates nothing on its way through handles, blocks and windows, and copies nothing;
+//! nor does all that is ours of a READ, from libfuse's decoding to the reply.
 //!
-//! Counts what the reading thread allocates, which does not depend on the machine. Needs a cluster.
+//! Counts what the reading thread allocates by Rust's allocator, which does not depend on the machine; libfuse has two
+//! allocations of its own for a READ (`benches/pieces`). Needs a cluster.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::alloc::GlobalAlloc;
@@ -8,7 +10,13 @@ use std::alloc::Layout;
 use std::alloc::System;
 use std::cell::Cell;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
 
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
@@ -18,10 +26,18 @@ use alluxio_fuse::fs::CreateOptions;
 use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FsPath;
+use alluxio_fuse::session::LibraryChoice;
+use alluxio_fuse::session::Probe;
+use alluxio_fuse::session::ReadRequest;
+use alluxio_fuse::session::Session;
+use alluxio_fuse::session::SessionOptions;
+use alluxio_fuse::session::Stop;
+use alluxio_fuse::session::Stopper;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
+use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = 128 << 10;
@@ -62,7 +78,8 @@ static ALLOCATOR: Counting = Counting;
 
 /// The file goes with its guard.
 struct Opened {
-    vfs: Vfs,
+    vfs: Arc<Vfs>,
+    ino: Ino,
     name: String,
 }
 
@@ -89,10 +106,10 @@ fn opened(name: &str, size: u64, short_circuit: bool) -> (Opened, [Fh; 2]) {
         writer.append(&ctx, &[7; MIB as usize]).unwrap();
     }
     writer.commit(&ctx).unwrap();
-    let vfs = Vfs::new(Arc::new(fs), VfsOptions::default());
+    let vfs = Arc::new(Vfs::new(Arc::new(fs), VfsOptions::default()));
     let entry = vfs.lookup(&ctx, Ino::ROOT, OsStr::new(&name)).unwrap();
     let handles = [0, 1].map(|_| vfs.open(&ctx, entry.ino, libc::O_RDONLY).unwrap().fh);
-    (Opened { vfs, name }, handles)
+    (Opened { vfs, ino: entry.ino, name }, handles)
 }
 
 /// Reads all of the file in order, and returns how often that allocated.
@@ -122,4 +139,80 @@ fn a_read_of_what_was_fetched_already_allocates_nothing() {
     let (file, [one, other]) = opened("fetched", size, false);
     assert!(allocations(&file.vfs, one, size) > 0, "nothing is counted: the bytes had to be fetched");
     assert_eq!(allocations(&file.vfs, other, size), 0, "by who is behind");
+}
+
+#[test]
+fn a_request_that_finds_its_bytes_allocates_nothing_of_ours_from_its_decoding_to_its_reply() {
+    let size = 16 * MIB;
+    for library in [LibraryChoice::Only2, LibraryChoice::Only3] {
+        for (name, short_circuit) in [("mapped", true), ("fetched", false)] {
+            let (file, [one, other]) = opened(&format!("request-{name}-{library:?}"), size, short_circuit);
+            let mount = Mount::new(library, &file.vfs);
+            assert!(
+                mount.allocations(&file, one, size) > 0,
+                "nothing is counted: the bytes had to be brought"
+            );
+            assert_eq!(mount.allocations(&file, other, size), 0, "{name}, {library:?}");
+        }
+    }
+}
+
+/// A mount that is unmounted with its guard. It serves the kernel, and requests that are made up.
+struct Mount {
+    probe: Probe,
+    stopper: Stopper,
+    serving: Option<JoinHandle<io::Result<()>>>,
+    _point: TempDir,
+}
+
+impl Mount {
+    fn new(library: LibraryChoice, vfs: &Arc<Vfs>) -> Mount {
+        let point = tempfile::Builder::new().prefix("allocations-").tempdir().unwrap();
+        // Replies are to leave by another descriptor than the session's own.
+        let options = SessionOptions {
+            library,
+            clone_fd: true,
+            passthrough: false,
+            ..SessionOptions::new(point.path())
+        };
+        let session = Session::mount(&options, Arc::clone(vfs)).unwrap();
+        let (probe, stopper) = (session.probe(), session.stopper());
+        let serving = Some(thread::spawn(move || session.run()));
+        Mount { probe, stopper, serving, _point: point }
+    }
+
+    /// Has READs of all of the file served on this thread, and returns how often that allocated.
+    fn allocations(&self, file: &Opened, fh: Fh, size: u64) -> u64 {
+        let request = |offset| ReadRequest::new(1 << 40, file.ino.0, fh.0, offset, PIECE as u32);
+        let mut requests: Vec<_> = (0..size).step_by(PIECE as usize).map(request).collect();
+        let replies = tempfile::tempfile().unwrap();
+        let before = COUNT.get();
+        self.probe.serve(&mut requests, replies.as_fd()).unwrap();
+        let count = COUNT.get() - before;
+        assert_answered(&replies, requests.len() as u64);
+        count
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Of no use beside the panic, if there is one.
+        let _ = self.stopper.stop(Stop::Force);
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.join();
+        }
+    }
+}
+
+/// That `replies` are as many, with the bytes of the file each.
+fn assert_answered(replies: &File, count: u64) {
+    const HEADER: u64 = 16;
+    assert_eq!(replies.metadata().unwrap().len(), count * (HEADER + PIECE));
+    let mut reply = vec![0; (HEADER + PIECE) as usize];
+    for n in 0..count {
+        replies.read_exact_at(&mut reply, n * (HEADER + PIECE)).unwrap();
+        assert_eq!(reply[..4], (HEADER as u32 + PIECE as u32).to_ne_bytes(), "the length");
+        assert_eq!(reply[4..8], [0; 4], "the error");
+        assert!(reply[HEADER as usize..].iter().all(|byte| *byte == 7), "reply {n}");
+    }
 }

@@ -95,6 +95,17 @@ plain! {
         unused: [u32; 6],
     }
 
+    /// `fuse_read_in`.
+    struct ReadIn: 40 {
+        fh: u64,
+        offset: u64,
+        size: u32,
+        read_flags: u32,
+        lock_owner: u64,
+        flags: u32,
+        padding: u32,
+    }
+
     /// `fuse_rename_in`; two names follow.
     struct RenameIn: 8 {
         newdir: u64,
@@ -208,10 +219,11 @@ plain! {
     }
 }
 
-/// Opcodes that the loop itself must tell apart.
+/// Opcodes that the loop itself must tell apart, and the one that is made up.
 pub(super) mod opcode {
     pub(in crate::session) const FORGET: u32 = 2;
     pub(in crate::session) const RENAME: u32 = 12;
+    pub(in crate::session) const READ: u32 = 15;
     pub(in crate::session) const INIT: u32 = 26;
     pub(in crate::session) const READDIR: u32 = 28;
     pub(in crate::session) const BATCH_FORGET: u32 = 42;

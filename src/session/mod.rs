@@ -27,6 +27,7 @@ mod older;
 mod options;
 mod passthrough;
 mod pool;
+mod probe;
 mod serve;
 mod shims;
 mod stderr;
@@ -77,6 +78,10 @@ pub use self::activity::Topic;
 pub use self::activity::Worker;
 pub use self::error::MountError;
 pub use self::options::SessionOptions;
+#[doc(hidden)]
+pub use self::probe::Probe;
+#[doc(hidden)]
+pub use self::probe::ReadRequest;
 pub use fuse_sys::Choice as LibraryChoice;
 
 /// A mounted file system. Dropped, it is unmounted.
@@ -212,6 +217,12 @@ impl Session {
     /// What its workers do.
     pub fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
+    }
+
+    /// One worker more, for benchmarks and tests.
+    #[doc(hidden)]
+    pub fn probe(&self) -> Probe {
+        Probe::new(&self.live)
     }
 
     /// The library in use, its version and file.

@@ -35,6 +35,8 @@ mod names;
 mod new_block;
 mod options;
 mod outbox;
+#[doc(hidden)]
+pub mod pieces;
 mod primary;
 mod proto;
 mod read_responses;
