@@ -10,7 +10,7 @@ help:
 	@echo 'make demo           build, mount a local directory, copy a file in and out, unmount'
 	@echo 'make test           check and test everything, on a real Alluxio cluster of its own'
 	@echo 'make check          format, lints, documentation, layers'
-	@echo 'make bench          compare with the Java client and with tmpfs (BENCH_QUICK=1 for a short run)'
+	@echo 'make bench          compare with the Java client and with tmpfs (BENCH_QUICK=1 for a short run, BENCH_PART=... for a part)'
 	@echo 'make cluster-start  start a real Alluxio on this machine, and say how to mount it'
 	@echo 'make cluster-stop   stop it'
 	@echo 'make clean          remove what was built'

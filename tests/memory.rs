@@ -33,15 +33,6 @@ fn spec(cluster: &Cluster, path: &str, limit: u64) -> Spec {
         .property("alluxio.fuse.memory.limit", &limit.to_string())
 }
 
-/// The resident memory of the daemon, and the most that it ever was.
-fn resident(mount: &Mount) -> [u64; 2] {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", mount.pid())).unwrap();
-    ["VmRSS:", "VmHWM:"].map(|name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-    })
-}
-
 /// The users of memory as the state in the log has them: read, read ahead, written.
 fn gauges(mount: &Mount) -> [u64; 3] {
     let lines = || mount.logged("memory for data: ");
@@ -82,7 +73,7 @@ fn a_file_larger_than_memory_is_read_within_the_limit_pass_after_pass() {
                 });
             }
         });
-        let [now, most] = resident(&mount);
+        let [now, most] = process::resident(mount.pid());
         println!("{} MiB resident, {} MiB at most", now / MIB, most / MIB);
         assert!(most <= LIMIT + 64 * MIB, "{most} bytes\n{}", mount.said());
         after.push(now);

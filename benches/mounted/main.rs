@@ -4,15 +4,19 @@
 //! Settings, from the environment: `BENCH_ROUNDS` (5), `BENCH_FILE_MB` (128, each of five files),
 //! `BENCH_FILES` (800 small files), `BENCH_SECONDS` (2, for each measure of random reads), `BENCH_OPTIONS`
 //! (`direct_io`, of `-o` for both mounts), `BENCH_SHORT_CIRCUIT` (`true`), `BENCH_JAVA` (`false` leaves it out),
-//! `BENCH_SMALL_FILES` (1000, of 100 KiB), `BENCH_QUICK` (small values for all of these: does it run, not how fast),
-//! `BENCH_PART` (`all`; `local`, `remote` or `caches` for what the modules of these names compare instead).
+//! `BENCH_SMALL_FILES` (10000, of 100 KiB), `BENCH_QUICK` (small values for all of these: does it run, not how fast),
+//! `BENCH_PART` (`all`; `local`, `remote`, `amounts`, `caches`, `memory` or `background` for what the modules of these names
+//! measure instead). For `memory`: `BENCH_MEMORY_MB` (2048, of the file), `BENCH_MEMORY_PASSES` (10), `BENCH_MEMORY_READERS` (1).
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by its panic")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 
+mod amounts;
+mod background;
 mod caches;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod local;
+mod memory;
 mod remote;
 mod report;
 mod work;
@@ -47,9 +51,13 @@ fn main() -> ExitCode {
             caches::run(&settings, &cluster);
             return ExitCode::SUCCESS;
         }
-        "remote" => {
-            return if remote::run(&settings, &cluster) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        "background" => {
+            background::run(&settings, &cluster);
+            return ExitCode::SUCCESS;
         }
+        "remote" => return code(remote::run(&settings, &cluster)),
+        "amounts" => return code(amounts::run(&settings, &cluster)),
+        "memory" => return code(memory::run(&settings, &cluster)),
         _ => {}
     }
     let sides = Sides::mount(&settings, &cluster);
@@ -62,7 +70,12 @@ fn main() -> ExitCode {
     results.print(&settings.describe());
     // The peer may fail at something; we may not.
     let good = !results.has_failed(OURS);
-    if remote::run(&settings, &cluster) && good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let good = remote::run(&settings, &cluster) && good;
+    code(memory::run(&settings, &cluster) && good)
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 const OURS: &str = "alluxio-fuse";
@@ -103,6 +116,7 @@ struct Settings {
     java: bool,
     /// Files of 100 KiB.
     small_files: usize,
+    memory: memory::Sizes,
 }
 
 impl Settings {
@@ -120,7 +134,12 @@ impl Settings {
             options: variable("BENCH_OPTIONS", "direct_io".to_owned()),
             short_circuit: variable("BENCH_SHORT_CIRCUIT", true),
             java: variable("BENCH_JAVA", true),
-            small_files: usize::try_from(variable("BENCH_SMALL_FILES", default(1000, 64))).unwrap(),
+            small_files: usize::try_from(variable("BENCH_SMALL_FILES", default(10_000, 64))).unwrap(),
+            memory: memory::Sizes {
+                file_bytes: variable("BENCH_MEMORY_MB", default(2048, 512)) << 20,
+                passes: variable("BENCH_MEMORY_PASSES", if quick { 3 } else { 10 }).max(1),
+                readers: variable("BENCH_MEMORY_READERS", 1).max(1),
+            },
         }
     }
 

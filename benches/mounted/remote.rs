@@ -1,5 +1,5 @@
 //! A worker that is reached over the network only: our mount beside our client without FUSE, which is the bound, and beside
-//! the Java client. One table of its own; no short circuit and no passive cache on any side.
+//! the Java client, for files of one block and of many. One table of its own, and that of `amounts`; no short circuit and no passive cache on any side.
 //!
 //! Small files are read once by 16 processes, each a copy of this program. The calls of our mount are counted by itself.
 
@@ -29,7 +29,10 @@ use nix::sys::signal::Signal;
 use crate::JAVA;
 use crate::OURS;
 use crate::Settings;
+use crate::amounts;
 use crate::common::cluster::Cluster;
+use crate::common::cluster::JavaMount;
+use crate::common::cluster::RemoteDir;
 use crate::common::content::Random;
 use crate::common::holds_within;
 use crate::common::mount::Mount;
@@ -58,62 +61,108 @@ pub(crate) fn read_if_told() -> bool {
     true
 }
 
-/// Measures all sides and prints the table.
+/// Measures all sides and prints the table, and that of the amounts.
 pub(crate) fn run(settings: &Settings, cluster: &Cluster) -> bool {
-    let remote = cluster.directory("bench-remote");
-    for name in ["small", "ours", "java", "bare"] {
-        cluster.shell(&["mkdir", &remote.join(name)]);
-    }
-    let words = format!(
-        "{},alluxio.user.short.circuit.enabled=false,alluxio.user.file.passive.cache.enabled=false",
-        settings.options
-    );
-    let ours = Spec::alluxio(cluster, &remote.path).option(&words).start();
-    let java = settings.java.then(|| cluster.mount_java(&remote.path, &words, &[]));
-    let bare = client(&remote.path);
+    let sets = BLOCKS.map(|(name, blocks)| Set::mount(settings, cluster, name, blocks));
     let files = settings.small_files;
-    write_small(&bare, files);
-    let mut sides = vec![Side::Mount(OURS, ours.path()), Side::Client(&bare)];
-    sides.extend(java.as_ref().map(|java| Side::Mount(JAVA, java.path())));
-    let names: Vec<&str> = sides.iter().map(Side::name).collect();
-    let mut results = Results::new(&names);
+    write_small(&sets[0].bare, files);
+    let mut results = Results::new(&sets[0].sides().iter().map(Side::name).collect::<Vec<_>>());
     for round in 0..settings.rounds {
-        sides.rotate_left(1);
-        for (job, unit) in JOBS {
-            for side in &sides {
-                let before = calls(&ours);
-                let rate = side.run(job, round, settings);
-                if let Err(reason) = &rate {
-                    eprintln!("round {round}: {job} on {}: {reason}", side.name());
+        for set in &sets {
+            let mut sides = set.sides();
+            let turn = round % sides.len();
+            sides.rotate_left(turn);
+            for (job, unit) in JOBS {
+                let name = format!("{job}, {}", set.name);
+                for side in &sides {
+                    let rate = side.run(job, round, settings);
+                    results.add(&name, unit, side.name(), said(round, &name, side, rate));
                 }
-                if job == READ_SMALL && side.name() == OURS {
-                    let [masters, workers] =
-                        [0, 1].map(|at| (calls(&ours)[at] - before[at]) as f64 / files as f64);
-                    results.add("calls per file, to masters", "", OURS, Some(masters));
-                    results.add("calls per file, to workers", "", OURS, Some(workers));
-                }
-                results.add(job, unit, side.name(), rate.ok());
             }
+        }
+        let mut sides = sets[0].sides();
+        let turn = round % sides.len();
+        sides.rotate_left(turn);
+        for side in &sides {
+            let before = calls(&sets[0].ours);
+            let rate = side.run(READ_SMALL, round, settings);
+            if side.name() == OURS {
+                let [masters, workers] =
+                    [0, 1].map(|at| (calls(&sets[0].ours)[at] - before[at]) as f64 / files as f64);
+                results.add("calls per file, to masters", "", OURS, Some(masters));
+                results.add("calls per file, to workers", "", OURS, Some(workers));
+            }
+            results.add(READ_SMALL, "/s", side.name(), said(round, READ_SMALL, side, rate));
         }
         eprintln!("remote: round {} of {}", round + 1, settings.rounds);
     }
     let failed = results.has_failed(OURS);
     println!();
     results.print(&format!(
-        "{} rounds; a file of {} MiB, {files} files of 100 KiB read once by {PROCESSES} processes; `-o {words}`",
+        "{} rounds; files of {} MiB, of one block and of {}; {files} files of 100 KiB read once by {PROCESSES} processes; `-o {}`",
         settings.rounds,
         settings.sizes.file_bytes >> 20,
+        BLOCKS[1].1,
+        words(settings),
     ));
-    drop(java);
-    ours.unmount();
-    !failed
+    for set in sets {
+        drop(set.java);
+        set.ours.unmount();
+    }
+    let amounts = amounts::run(settings, cluster);
+    amounts && !failed
+}
+
+/// How many blocks the large files have.
+const BLOCKS: [(&str, u64); 2] = [("one block", 1), ("many blocks", 8)];
+
+/// The sides for files that are cut so.
+struct Set {
+    name: &'static str,
+    ours: Mount,
+    java: Option<JavaMount>,
+    bare: AlluxioFs,
+    _remote: RemoteDir,
+}
+
+impl Set {
+    fn mount(settings: &Settings, cluster: &Cluster, name: &'static str, blocks: u64) -> Set {
+        let remote = cluster.directory("bench-remote");
+        for name in ["small", "ours", "java", "bare"] {
+            cluster.shell(&["mkdir", &remote.join(name)]);
+        }
+        let block = settings.sizes.file_bytes / blocks;
+        let words = format!("{},alluxio.user.block.size.bytes.default={block}", words(settings));
+        let ours = Spec::alluxio(cluster, &remote.path).option(&words).start();
+        let java = settings.java.then(|| cluster.mount_java(&remote.path, &words, &[]));
+        let bare = client(&remote.path, block);
+        Set { name, ours, java, bare, _remote: remote }
+    }
+
+    fn sides(&self) -> Vec<Side<'_>> {
+        let mut sides = vec![Side::Mount(OURS, self.ours.path()), Side::Client(&self.bare)];
+        sides.extend(self.java.as_ref().map(|java| Side::Mount(JAVA, java.path())));
+        sides
+    }
+}
+
+/// The words of `-o` for both mounts, but for the size of a block.
+fn words(settings: &Settings) -> String {
+    format!(
+        "{},alluxio.user.short.circuit.enabled=false,alluxio.user.file.passive.cache.enabled=false",
+        settings.options
+    )
+}
+
+fn said(round: usize, job: &str, side: &Side<'_>, rate: io::Result<f64>) -> Option<f64> {
+    rate.inspect_err(|err| eprintln!("round {round}: {job} on {}: {err}", side.name())).ok()
 }
 
 const WRITE: &str = "sequential write";
 const READ: &str = "sequential read";
 const RANDOM: &str = "random 4 KiB read";
 const READ_SMALL: &str = "open+read 100 KiB file";
-const JOBS: [(&str, &str); 4] = [(WRITE, "MB/s"), (READ, "MB/s"), (RANDOM, "/s"), (READ_SMALL, "/s")];
+const JOBS: [(&str, &str); 3] = [(WRITE, "MB/s"), (READ, "MB/s"), (RANDOM, "/s")];
 
 enum Side<'a> {
     Mount(&'static str, &'a Path),
@@ -268,23 +317,23 @@ fn in_parts(work: impl Fn(usize) + Sync) {
     });
 }
 
-/// Calls to masters and to workers so far, as the state in the log has them.
-fn calls(mount: &Mount) -> [u64; 2] {
+/// Calls to masters and to workers, and bytes from workers so far, as the state in the log has them.
+pub(crate) fn calls(mount: &Mount) -> [u64; 3] {
     let lines = || mount.logged(" - calls: ");
     let before = lines().len();
     process::signal(mount.pid(), Signal::SIGQUIT);
     assert!(holds_within(Duration::from_secs(20), || lines().len() > before), "no state in the log");
     let line = lines().pop().unwrap();
-    ["calls: ", "masters, "].map(|name| {
+    ["calls: ", "masters, ", "workers; "].map(|name| {
         let digits: String =
             line.split_once(name).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
     })
 }
 
-fn client(root: &str) -> AlluxioFs {
-    let paths =
-        PathOptions { write_type: WriteType::MustCache, passive_cache: false, ..PathOptions::default() };
+fn client(root: &str, block_size: u64) -> AlluxioFs {
+    let (write_type, passive_cache) = (WriteType::MustCache, false);
+    let paths = PathOptions { block_size, write_type, passive_cache, ..PathOptions::default() };
     let masters = vec![std::env::var("ALLUXIO_TEST_MASTER").unwrap().parse().unwrap()];
     let root = FsPath::parse(root).unwrap();
     let options = AlluxioOptions { masters, root, short_circuit: false, ..AlluxioOptions::default() };

@@ -25,6 +25,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::holds_within;
 use super::mount::is_mounted;
 use super::process;
 
@@ -109,6 +110,17 @@ impl Cluster {
     /// The bytes of blocks that the workers have sent to clients over the network since they started.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.worker_web.iter().map(|&port| bytes_sent_by(port)).sum()
+    }
+
+    /// The same once the count stands still: it lags a little behind the last chunks.
+    pub(crate) fn bytes_sent_at_rest(&self) -> u64 {
+        let mut count = self.bytes_sent();
+        let stands = || {
+            let before = std::mem::replace(&mut count, self.bytes_sent());
+            before == count
+        };
+        assert!(holds_within(PATIENCE, stands), "something keeps reading");
+        count
     }
 
     /// The ports of the master and the workers.

@@ -189,3 +189,12 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>
         all
     })
 }
+
+/// The resident memory of a process, and the most that it ever was, in bytes.
+pub(crate) fn resident(pid: u32) -> [u64; 2] {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    ["VmRSS:", "VmHWM:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    })
+}
