@@ -22,6 +22,7 @@ use common::cluster::Cluster;
 use common::cluster::RemoteDir;
 use common::content;
 use common::content::Random;
+use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::process;
@@ -144,6 +145,43 @@ fn random_small_reads_fetch_only_their_ranges() {
     let fetched = cluster.bytes_sent() - before;
     assert!(fetched > 0, "nothing was fetched: the count cannot be right");
     assert!(fetched as f64 <= 1.05 * f64::from(wanted), "{fetched} bytes fetched for {wanted}");
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn a_reader_in_order_is_sent_the_next_block_by_its_worker_before_it_gets_there() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("two-workers");
+    let mount = spec(&cluster, &dir, false, Some("direct_io"))
+        .property("alluxio.user.file.writetype.default", "MUST_CACHE")
+        .property(
+            "alluxio.user.block.write.location.policy.class",
+            "alluxio.client.block.policy.RoundRobinPolicy",
+        )
+        .start();
+    content::write_file(&mount.path().join("file"), 5, 2 * BLOCK).unwrap();
+    mount.unmount();
+
+    // With direct I/O the kernel asks for nothing that the reader does not.
+    let mount = spec(&cluster, &dir, false, Some("direct_io")).start();
+    let file = File::open(mount.path().join("file")).unwrap();
+    cluster.bytes_sent_at_rest();
+    let before = cluster.bytes_sent_by_each();
+    let sent = || -> Vec<u64> {
+        cluster.bytes_sent_by_each().iter().zip(&before).map(|(now, before)| now - before).collect()
+    };
+    let read = |start: u64, end: u64| {
+        for offset in (start..end).step_by(1 << 17) {
+            content::check_range(&file, 5, offset, 1 << 17).unwrap();
+        }
+    };
+    read(0, BLOCK);
+    assert!(holds_within(LIMIT, || sent().iter().all(|sent| *sent > 0)), "of one worker only: {:?}", sent());
+    read(BLOCK, 2 * BLOCK);
+    assert!(holds_within(LIMIT, || sent().iter().sum::<u64>() >= 2 * BLOCK), "{:?}", sent());
+    assert_eq!(sent(), [BLOCK, BLOCK]);
     drop(file);
     mount.unmount();
 }

@@ -109,7 +109,12 @@ impl Cluster {
 
     /// The bytes of blocks that the workers have sent to clients over the network since they started.
     pub(crate) fn bytes_sent(&self) -> u64 {
-        self.worker_web.iter().map(|&port| bytes_sent_by(port)).sum()
+        self.bytes_sent_by_each().iter().sum()
+    }
+
+    /// The same of each worker.
+    pub(crate) fn bytes_sent_by_each(&self) -> Vec<u64> {
+        self.worker_web.iter().map(|&port| bytes_sent_by(port)).collect()
     }
 
     /// The same once the count stands still: it lags a little behind the last chunks.
