@@ -59,6 +59,7 @@ use crate::waiting::Wait;
 pub(super) use crate::metrics::Operation as Op;
 
 /// What goes back when all went well.
+#[expect(clippy::large_enum_variant, reason = "in a box, the bytes of each read would cost an allocation")]
 pub(super) enum Answer {
     /// Nothing but that it is done.
     Done,

@@ -117,7 +117,7 @@ impl Cluster {
         self.worker_web.iter().map(|&port| bytes_sent_by(port)).collect()
     }
 
-    /// The same once the count stands still: it lags a little behind the last chunks.
+    /// [`Self::bytes_sent`] once the count stands still: it lags a little behind the last chunks.
     pub(crate) fn bytes_sent_at_rest(&self) -> u64 {
         let mut count = self.bytes_sent();
         let stands = || {

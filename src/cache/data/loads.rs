@@ -25,6 +25,7 @@ pub(super) struct Loads {
 }
 
 /// What to do about a page.
+#[expect(clippy::large_enum_variant, reason = "in a box, the bytes of each read would cost an allocation")]
 pub(super) enum Turn {
     /// Nothing: these are its bytes.
     Loaded(Slices),
