@@ -270,33 +270,31 @@ fn while_the_master_hangs_an_interrupt_ends_a_stat_and_unmount_by_force_the_moun
 
 /// A file is read and another one written, a little at a time, while `unmount` is called: what came of the write.
 fn unmounted_meanwhile(mount: Mount, old: &Path, new: &Path) -> std::io::Result<()> {
-    let (started, both) = std::sync::mpsc::channel();
+    let [(reads, reading), (writes, writing)] = [std::sync::mpsc::channel(), std::sync::mpsc::channel()];
     std::thread::scope(|scope| {
-        let reader = {
-            let started = started.clone();
-            scope.spawn(move || {
-                let mut file = File::open(old)?;
-                let mut piece = vec![0; 50_000];
-                for offset in (0..SIZE).step_by(piece.len()) {
-                    file.read_exact(&mut piece[..50_000.min((SIZE - offset) as usize)])?;
-                    let _ = started.send(());
-                }
-                std::io::Result::Ok(())
-            })
-        };
+        let reader = scope.spawn(move || {
+            let mut file = File::open(old)?;
+            let mut piece = vec![0; 50_000];
+            for offset in (0..SIZE).step_by(piece.len()) {
+                file.read_exact(&mut piece[..50_000.min((SIZE - offset) as usize)])?;
+                let _ = reads.send(());
+            }
+            std::io::Result::Ok(())
+        });
         let writer = scope.spawn(move || {
             let mut file = File::create_new(new)?;
             let mut bytes = vec![0; SIZE as usize];
             content::fill(8, 0, &mut bytes);
             for piece in bytes.chunks(50_000) {
                 file.write_all(piece)?;
-                let _ = started.send(());
+                let _ = writes.send(());
             }
             // Where another program would lose the error of its close.
             nix::unistd::close(file).map_err(Into::into)
         });
-        both.recv().unwrap();
-        both.recv().unwrap();
+        // Who has not opened his file by then is refused, or cut off.
+        reading.recv().unwrap();
+        writing.recv().unwrap();
         mount.unmount();
         // One that was cut off fails, and does not hang.
         drop(reader.join().unwrap());
