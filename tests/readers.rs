@@ -31,6 +31,9 @@ const BLOCK: u64 = 16 << 20;
 const READERS: u64 = 16;
 const LARGE: u64 = 300_000_000;
 const LIMIT: Duration = Duration::from_secs(300);
+/// What part of the bytes that it has sent a worker counts at least: it leaves out some of what a stream had sent when it was
+/// closed, up to 3 MiB of a block.
+const COUNTED: f64 = 0.75;
 
 /// What a reader process is told in its environment: path, seed and size of its file, and its own number.
 const TASK: &str = "ALLUXIO_FUSE_TEST_READER";
@@ -82,7 +85,7 @@ fn a_sequential_read_fetches_hardly_more_than_the_file() {
         let fetched = cluster.bytes_sent() - before;
         // The counter lags a little behind the last chunks.
         assert!(
-            fetched as f64 >= 0.9 * size as f64,
+            fetched as f64 >= COUNTED * size as f64,
             "{fetched} bytes fetched of {size}: the count cannot be right"
         );
         assert!(fetched as f64 <= 1.05 * size as f64, "{fetched} bytes fetched for {size}, {cache_mode:?}");
@@ -119,7 +122,10 @@ fn readers_of_one_file_fetch_it_once() {
             let fetched = cluster.bytes_sent_at_rest() - before;
             let times = fetched as f64 / size as f64;
             println!("{readers} readers, {cache_mode}: {times:.3} times the file");
-            assert!((0.9..=1.05).contains(&times), "{times} times the file, {readers} readers, {cache_mode}");
+            assert!(
+                (COUNTED..=1.05).contains(&times),
+                "{times} times the file, {readers} readers, {cache_mode}"
+            );
             mount.unmount();
         }
     }
@@ -181,9 +187,8 @@ fn a_reader_in_order_is_sent_the_next_block_by_its_worker_before_it_gets_there()
     assert!(holds_within(LIMIT, || sent().iter().all(|sent| *sent > 0)), "of one worker only: {:?}", sent());
     read(BLOCK, 2 * BLOCK);
     cluster.bytes_sent_at_rest();
-    // A worker leaves some of what a stream had sent out of its count: up to 3 MiB of a block were missing.
-    let sent = sent();
-    assert!(sent.iter().all(|&sent| sent > BLOCK / 2 && sent <= BLOCK + BLOCK / 20), "{sent:?}");
+    let times: Vec<f64> = sent().iter().map(|&sent| sent as f64 / BLOCK as f64).collect();
+    assert!(times.iter().all(|times| (COUNTED..=1.05).contains(times)), "{times:?} times their blocks");
     drop(file);
     mount.unmount();
 }
