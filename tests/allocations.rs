@@ -5,18 +5,18 @@
 //! allocations of its own for a READ (`benches/pieces`). Needs a cluster.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+#[path = "common/probed.rs"]
+mod probed;
+
 use std::alloc::GlobalAlloc;
 use std::alloc::Layout;
 use std::alloc::System;
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::thread;
-use std::thread::JoinHandle;
 
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
@@ -27,17 +27,13 @@ use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FsPath;
 use alluxio_fuse::session::LibraryChoice;
-use alluxio_fuse::session::Probe;
 use alluxio_fuse::session::ReadRequest;
-use alluxio_fuse::session::Session;
-use alluxio_fuse::session::SessionOptions;
-use alluxio_fuse::session::Stop;
-use alluxio_fuse::session::Stopper;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
-use tempfile::TempDir;
+
+use probed::Probed;
 
 const MIB: u64 = 1 << 20;
 const PIECE: u64 = 128 << 10;
@@ -147,61 +143,26 @@ fn a_request_that_finds_its_bytes_allocates_nothing_of_ours_from_its_decoding_to
     for library in [LibraryChoice::Only2, LibraryChoice::Only3] {
         for (name, short_circuit) in [("mapped", true), ("fetched", false)] {
             let (file, [one, other]) = opened(&format!("request-{name}-{library:?}"), size, short_circuit);
-            let mount = Mount::new(library, &file.vfs);
+            let mount = Probed::new(library, &file.vfs);
             assert!(
-                mount.allocations(&file, one, size) > 0,
+                allocations_served(&mount, &file, one, size) > 0,
                 "nothing is counted: the bytes had to be brought"
             );
-            assert_eq!(mount.allocations(&file, other, size), 0, "{name}, {library:?}");
+            assert_eq!(allocations_served(&mount, &file, other, size), 0, "{name}, {library:?}");
         }
     }
 }
 
-/// A mount that is unmounted with its guard. It serves the kernel, and requests that are made up.
-struct Mount {
-    probe: Probe,
-    stopper: Stopper,
-    serving: Option<JoinHandle<io::Result<()>>>,
-    _point: TempDir,
-}
-
-impl Mount {
-    fn new(library: LibraryChoice, vfs: &Arc<Vfs>) -> Mount {
-        let point = tempfile::Builder::new().prefix("allocations-").tempdir().unwrap();
-        // Replies are to leave by another descriptor than the session's own.
-        let options = SessionOptions {
-            library,
-            clone_fd: true,
-            passthrough: false,
-            ..SessionOptions::new(point.path())
-        };
-        let session = Session::mount(&options, Arc::clone(vfs)).unwrap();
-        let (probe, stopper) = (session.probe(), session.stopper());
-        let serving = Some(thread::spawn(move || session.run()));
-        Mount { probe, stopper, serving, _point: point }
-    }
-
-    /// Has READs of all of the file served on this thread, and returns how often that allocated.
-    fn allocations(&self, file: &Opened, fh: Fh, size: u64) -> u64 {
-        let request = |offset| ReadRequest::new(1 << 40, file.ino.0, fh.0, offset, PIECE as u32);
-        let mut requests: Vec<_> = (0..size).step_by(PIECE as usize).map(request).collect();
-        let replies = tempfile::tempfile().unwrap();
-        let before = COUNT.get();
-        self.probe.serve(&mut requests, replies.as_fd()).unwrap();
-        let count = COUNT.get() - before;
-        assert_answered(&replies, requests.len() as u64);
-        count
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Of no use beside the panic, if there is one.
-        let _ = self.stopper.stop(Stop::Force);
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
-    }
+/// Has READs of all of the file served on this thread, and returns how often that allocated.
+fn allocations_served(mount: &Probed, file: &Opened, fh: Fh, size: u64) -> u64 {
+    let request = |offset| ReadRequest::new(1 << 40, file.ino.0, fh.0, offset, PIECE as u32);
+    let mut requests: Vec<_> = (0..size).step_by(PIECE as usize).map(request).collect();
+    let replies = tempfile::tempfile().unwrap();
+    let before = COUNT.get();
+    mount.probe.serve(&mut requests, replies.as_fd()).unwrap();
+    let count = COUNT.get() - before;
+    assert_answered(&replies, requests.len() as u64);
+    count
 }
 
 /// That `replies` are as many, with the bytes of the file each.

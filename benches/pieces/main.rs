@@ -10,6 +10,8 @@
 
 mod counting;
 mod opened;
+#[path = "../../tests/common/probed.rs"]
+mod probed;
 
 use std::fs::File;
 use std::hint::black_box;

@@ -1,11 +1,8 @@
 //! A file of the cluster that three have open, and a mount of this process to which requests for it are given.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::thread;
-use std::thread::JoinHandle;
 
 use alluxio_fuse::backend::alluxio::AlluxioFs;
 use alluxio_fuse::backend::alluxio::AlluxioOptions;
@@ -17,17 +14,13 @@ use alluxio_fuse::fs::FileReader;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FsPath;
 use alluxio_fuse::session::LibraryChoice;
-use alluxio_fuse::session::Probe;
 use alluxio_fuse::session::ReadRequest;
-use alluxio_fuse::session::Session;
-use alluxio_fuse::session::SessionOptions;
-use alluxio_fuse::session::Stop;
-use alluxio_fuse::session::Stopper;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
-use tempfile::TempDir;
+
+use crate::probed::Probed;
 
 const MIB: usize = 1 << 20;
 
@@ -89,30 +82,16 @@ impl Drop for Opened {
     }
 }
 
-/// The file behind a mount, which serves the kernel as any other. Unmounted with its guard.
+/// The file behind a mount.
 pub(crate) struct Mounted {
+    mount: Probed,
     pub(crate) opened: Opened,
-    probe: Probe,
-    stopper: Stopper,
-    serving: Option<JoinHandle<io::Result<()>>>,
-    _point: TempDir,
 }
 
 impl Mounted {
     pub(crate) fn new(library: LibraryChoice, way: Way) -> Mounted {
         let opened = Opened::new(way);
-        let point = tempfile::Builder::new().prefix("pieces-").tempdir().unwrap();
-        // Replies are to leave by another descriptor than the session's own.
-        let options = SessionOptions {
-            library,
-            clone_fd: true,
-            passthrough: false,
-            ..SessionOptions::new(point.path())
-        };
-        let session = Session::mount(&options, Arc::clone(&opened.vfs)).unwrap();
-        let (probe, stopper) = (session.probe(), session.stopper());
-        let serving = Some(thread::spawn(move || session.run()));
-        Mounted { opened, probe, stopper, serving, _point: point }
+        Mounted { mount: Probed::new(library, &opened.vfs), opened }
     }
 
     /// One READ of `size` bytes after the other, for all of the file, by the handle `number`.
@@ -127,17 +106,7 @@ impl Mounted {
     }
 
     pub(crate) fn serve(&self, requests: &mut [ReadRequest], reply_fd: BorrowedFd<'_>) {
-        self.probe.serve(requests, reply_fd).unwrap();
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Of no use beside the panic, if there is one.
-        let _ = self.stopper.stop(Stop::Force);
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
+        self.mount.probe.serve(requests, reply_fd).unwrap();
     }
 }
 
