@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +29,8 @@ use common::cluster::Cluster;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::process;
+use common::web::Web;
+use common::web::with_web;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -150,6 +153,46 @@ fn one_of_many_makes_an_attribute() {
         }
     }
     assert_eq!(xattr::list(&mounts[0].path().join("file")).unwrap().len(), 20);
+}
+
+/// A master of 2.9.4 fails in the middle of its answer if one of the attributes that it writes there is added or removed.
+#[test]
+fn a_change_does_not_fail_those_who_look() {
+    const READERS: usize = 3;
+    let cluster = Cluster::get();
+    let dir = cluster.directory("looked-at");
+    let (changing, looking) = (
+        Spec::alluxio(&cluster, &dir.path).start(),
+        with_web(Spec::alluxio(&cluster, &dir.path)).option("attr_timeout=0").start(),
+    );
+    let web = Web::of(&looking);
+    let has_met_it = || web.figures().sum("alluxio_fuse_rpc_retries_total{method=GetStatus") > 0.0;
+    let (changed, seen) = (changing.path().join("file"), looking.path().join("file"));
+    fs::write(&changed, b"x").unwrap();
+    for kept in 0..30 {
+        xattr::set(&changed, &format!("user.kept{kept}"), b"1", 0).unwrap();
+    }
+    thread::scope(|scope| {
+        // Until one has met an answer.
+        let changes = Arc::new(scope.spawn(|| {
+            for round in 1..=1000 {
+                xattr::set(&changed, "user.moved", b"1", 0).unwrap();
+                xattr::remove(&changed, "user.moved").unwrap();
+                if round % 50 == 0 && has_met_it() {
+                    break;
+                }
+            }
+        }));
+        for _ in 0..READERS {
+            let (changes, seen) = (Arc::clone(&changes), &seen);
+            scope.spawn(move || {
+                while !changes.is_finished() {
+                    assert_eq!(fs::metadata(seen).unwrap().len(), 1);
+                    assert_eq!(xattr::get(seen, "user.kept0").unwrap(), b"1");
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -154,6 +154,8 @@ pub(super) enum Class {
     Connection,
     /// The server does not know our channel id: authenticate and try again.
     Unauthenticated,
+    /// The master failed to read what was changed at the same time: ask again, a few times.
+    Raced,
     /// An answer; asking again will not change it.
     Final,
 }
@@ -189,12 +191,12 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
     if status.code() == Code::ResourceExhausted {
         metrics::BUSY_EXCEPTIONS.count();
     }
-    let class = class(status);
+    let class = class(rpc, status);
     let fault = match class {
         Class::Connection if status.code() == Code::DeadlineExceeded => Fault::TimedOut,
         Class::Connection => Fault::Unavailable,
         Class::Unauthenticated => Fault::PermissionDenied,
-        Class::Final => fault(rpc, status),
+        Class::Raced | Class::Final => fault(rpc, status),
     };
     // An absent name is an everyday answer, and who asked knows the name.
     let error = match (rpc, fault) {
@@ -206,11 +208,16 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
 
 /// Whether trying again can help. tonic reports a connection that breaks in mid-call as UNKNOWN and only a failed
 /// connect as UNAVAILABLE; both have a source, which no status that a server sent has.
-fn class(status: &Status) -> Class {
+fn class(rpc: Rpc, status: &Status) -> Class {
     if status.source().is_some() {
         return Class::Connection;
     }
     match status.code() {
+        // A master of 2.9.4 writes the attributes of a file into its answer after it has given up the lock, and meets a
+        // java.util.ConcurrentModificationException, which has no text, if another call adds one meanwhile.
+        Code::Internal if matches!(rpc, Rpc::GetStatus | Rpc::ListStatus) && status.message().is_empty() => {
+            Class::Raced
+        }
         // UNIMPLEMENTED is the answer of a master that is not, or not yet, the primary.
         Code::Unavailable | Code::Cancelled | Code::Unimplemented => Class::Connection,
         Code::Unauthenticated => Class::Unauthenticated,
@@ -395,6 +402,19 @@ mod tests {
         }
         let stale = mapped(Rpc::GetStatus, Code::Unauthenticated, "Channel: 1 is not authenticated");
         assert_eq!((stale.class, stale.error.fault()), (Class::Unauthenticated, Fault::PermissionDenied));
+    }
+
+    #[test]
+    fn what_a_change_got_in_the_way_of_is_told_from_other_failures_of_the_master() {
+        for (rpc, text, class) in [
+            (Rpc::GetStatus, "", Class::Raced),
+            (Rpc::ListStatus, "", Class::Raced),
+            (Rpc::GetStatus, "NullPointerException", Class::Final),
+            (Rpc::Rename, "", Class::Final),
+        ] {
+            let failure = mapped(rpc, Code::Internal, text);
+            assert_eq!((failure.class, failure.error.fault()), (class, Fault::Io), "{rpc:?} {text}");
+        }
     }
 
     #[test]

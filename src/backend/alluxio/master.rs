@@ -97,6 +97,9 @@ use crate::waiting;
 /// A master that refuses this many fresh channel ids in a row will refuse the next.
 const UNAUTHENTICATED_MAX: u32 = 3;
 
+/// A master that fails this often in a row, in the way it does when a change gets in between, has another reason.
+const RACED_MAX: u32 = 8;
+
 /// What the block master is asked about, for messages.
 const CAPACITY: &str = "of the cluster";
 
@@ -627,7 +630,7 @@ impl Master {
         Fut: Future<Output = Result<R, Failure>>,
     {
         let mut backoff = Backoff::new(self.options.rpc_retry);
-        let mut unauthenticated = 0;
+        let (mut unauthenticated, mut raced) = (0, 0);
         loop {
             let failure = match attempt().await {
                 Ok(answer) => return Ok(answer),
@@ -644,6 +647,13 @@ impl Master {
                     if unauthenticated > UNAUTHENTICATED_MAX {
                         return Err(failure.error);
                     }
+                }
+                Class::Raced => {
+                    raced += 1;
+                    if raced > RACED_MAX {
+                        return Err(failure.error);
+                    }
+                    continue;
                 }
                 Class::Connection => {}
             }
@@ -701,7 +711,7 @@ impl Master {
                     "the cluster wants authentication, set alluxio.security.authentication.type=SIMPLE";
                 return Err(failure.error.context(hint).into());
             }
-            Class::Final => {}
+            Class::Raced | Class::Final => {}
         }
         Err(failure)
     }

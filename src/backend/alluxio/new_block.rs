@@ -33,7 +33,7 @@ impl Master {
             // Whatever went wrong, the file may have got its block: the next round looks.
             let again = match failure.class {
                 Class::Connection | Class::Unauthenticated => backoff.wait().await,
-                Class::Final => false,
+                Class::Raced | Class::Final => false,
             };
             if !again {
                 return Err(failure.error);
