@@ -28,7 +28,7 @@ use crate::fs::FileSystem;
 use crate::metrics;
 use crate::metrics::Registration;
 
-/// How long the last report may take, when the mount has ended.
+/// How long the last report may take when the mount has ended, and how long the one before it, if it is under way.
 const LAST_REPORT: Duration = Duration::from_secs(2);
 
 /// Everything of one mount. Dropped, its threads end and are joined: nobody is asked for figures any more.
@@ -126,8 +126,13 @@ impl Reporter {
 
 /// A thread that does something from time to time. Dropped, it does something else for the last time, ends and is
 /// joined.
+///
+/// What is under way then may end within [`LAST_REPORT`], as a report that the master has counted must not be cut off and
+/// sent again. After that it is cancelled, and nothing is done for the last time.
 struct Ticker {
     stop: Option<Sender<()>>,
+    /// Broken when the thread has ended.
+    ended: Receiver<()>,
     cancel: Arc<Cancel>,
     thread: Option<JoinHandle<()>>,
 }
@@ -142,26 +147,71 @@ impl Ticker {
         // A zero would keep a processor busy.
         let interval = interval.max(Duration::from_millis(100));
         let (stop, stopped): (_, Receiver<()>) = bounded(0);
+        let (ending, ended) = bounded(0);
         let cancel = Arc::new(Cancel::new());
         let heard = Arc::clone(&cancel);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ending: Sender<()> = ending;
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 work(&heard);
             }
-            last();
+            if !heard.is_cancelled() {
+                last();
+            }
         })?;
-        Ok(Self { stop: Some(stop), cancel, thread: Some(thread) })
+        Ok(Self { stop: Some(stop), ended, cancel, thread: Some(thread) })
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop = None;
-        self.cancel.cancel();
+        if self.ended.recv_timeout(LAST_REPORT) == Err(RecvTimeoutError::Timeout) {
+            self.cancel.cancel();
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             log::error!("a thread that counts panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    /// Ends a ticker while its work is under way, which goes on until `is_over` says so. Whether it was cancelled, and
+    /// whether the last was done.
+    fn ended_at_work(is_over: impl Fn(&Cancel) -> bool + Send + 'static) -> (bool, bool) {
+        let (begun, under_way) = bounded(1);
+        let (cancelled, last) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (seen, done) = (Arc::clone(&cancelled), Arc::clone(&last));
+        let ticker = Ticker::start(
+            "test",
+            Duration::ZERO,
+            move |cancel| {
+                let _ = begun.try_send(());
+                while !is_over(cancel) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                seen.store(cancel.is_cancelled(), Ordering::Relaxed);
+            },
+            move || done.store(true, Ordering::Relaxed),
+        );
+        let ticker = ticker.expect("a thread");
+        under_way.recv().expect("it works");
+        drop(ticker);
+        (cancelled.load(Ordering::Relaxed), last.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_is_under_way_at_the_end_is_not_done_again() {
+        let begun = Instant::now();
+        assert_eq!(ended_at_work(move |_| begun.elapsed() > Duration::from_millis(300)), (false, true));
+        assert_eq!(ended_at_work(Cancel::is_cancelled), (true, false));
     }
 }
