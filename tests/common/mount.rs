@@ -1,7 +1,10 @@
 //! A mount of the program under test, which ends with its guard, also when the test panics.
 
 use std::fs::File;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -104,19 +107,24 @@ impl Spec {
         self
     }
 
-    /// Mounts in the foreground, in a new place: the daemon is a child of the test.
+    /// Mounts in the foreground, in a new place: the daemon is a child of the test. It has said that it is up, and has logged
+    /// all that it logs until then.
     pub(crate) fn start(&self) -> Mount {
         let place = Place::new(self);
         let output = File::create(place.output()).unwrap();
+        let ready = UnixDatagram::bind(place.ready()).unwrap();
+        ready.set_nonblocking(true).unwrap();
+        std::fs::set_permissions(place.ready(), Permissions::from_mode(0o666)).unwrap();
         let child = place
             .mount_command(self, true)
+            .env("NOTIFY_SOCKET", place.ready())
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
             .unwrap();
         let mut mount = Mount { place, daemon: Daemon::Child(child) };
-        let came = holds_within(PATIENCE, || mount.has_ended() || is_mounted(mount.path()));
+        let came = holds_within(PATIENCE, || mount.has_ended() || ready.recv(&mut [0]).is_ok());
         assert!(came && !mount.has_ended(), "not mounted:\n{}", mount.said());
         mount
     }
@@ -179,6 +187,11 @@ impl Place {
 
     fn output(&self) -> PathBuf {
         self.dir().join("output")
+    }
+
+    /// Where the daemon says that it is up, as to systemd.
+    fn ready(&self) -> PathBuf {
+        self.dir().join("ready")
     }
 
     fn logs(&self) -> PathBuf {
