@@ -31,6 +31,7 @@ use common::disk::SmallDisk;
 use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
+use common::mount::is_mounted;
 use common::process;
 use common::wait_until;
 
@@ -326,6 +327,39 @@ fn an_unmount_while_files_are_read_and_written_waits_for_them_or_leaves_no_part_
         }
         mount.unmount();
     }
+}
+
+#[test]
+fn an_unmount_waits_for_a_file_that_is_only_being_made() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("being-made");
+    // So that the first thing asked about the file is to make it. (With O_EXCL the kernel would look it up once more.)
+    let spec = patient(&cluster, &dir)
+        .property("alluxio.fuse.umount.timeout", "60sec")
+        .option("negative_timeout=3600");
+    let mount = spec.start();
+    let here = tempfile::tempdir().unwrap();
+    let (new, source) = (mount.path().join("new"), here.path().join("source"));
+    content::write_file(&source, 9, SIZE).unwrap();
+    assert!(!new.exists());
+
+    let hung = cluster.suspend("master");
+    let operands = [format!("if={}", source.display()), format!("of={}", new.display())];
+    let mut copy = Command::new("dd").args(["bs=1M", "status=none"]).args(operands).spawn().unwrap();
+    process::wait_until_in_fuse(&copy);
+    process::signal(mount.pid(), Signal::SIGTERM);
+    let waits = || !mount.logged("Waiting for all in progress file read/write").is_empty();
+    wait_until("the mount waits for its end", BOUND, waits);
+    drop(hung);
+    let status = process::status_within(&mut copy, BOUND).expect("the copy hangs");
+    assert!(status.success(), "{status}\n{}", mount.said());
+    wait_until("the mount has gone", BOUND, || !is_mounted(mount.path()));
+    mount.unmount();
+
+    let mount = spec.start();
+    content::check_file(&mount.path().join("new"), 9, SIZE).unwrap();
+    mount.unmount();
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Ending {
     pub(super) fn request(&mut self) {
         let mut phase = self.inner.phase.lock();
         match *phase {
-            Phase::Serving if self.inner.patience.is_zero() || self.inner.vfs.open_handles() == 0 => {
+            Phase::Serving if self.inner.patience.is_zero() || self.inner.is_free() => {
                 *phase = Phase::Stopping;
                 drop(phase);
                 self.inner.stop();
@@ -86,7 +86,6 @@ impl Ending {
             "Unmounting {}. Waiting for all in progress file read/write to finish",
             self.inner.point.display()
         );
-        self.inner.vfs.refuse_opens(true);
         let inner = Arc::clone(&self.inner);
         let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || inner.drain());
         match thread {
@@ -117,6 +116,12 @@ impl Drop for Ending {
 }
 
 impl Inner {
+    /// Whether nothing is open, and nothing will be.
+    fn is_free(&self) -> bool {
+        self.vfs.refuse_opens(true);
+        self.vfs.in_use() == 0
+    }
+
     /// Unmounts, whether or not somebody uses the mount: who comes here has waited as long as the settings say.
     fn stop(&self) {
         log::info!("Umounting {}", self.point.display());
@@ -137,7 +142,7 @@ impl Inner {
         let start = std::time::Instant::now();
         let mut phase = self.phase.lock();
         while *phase == Phase::Draining {
-            if self.vfs.open_handles() == 0 {
+            if self.vfs.in_use() == 0 {
                 *phase = Phase::Stopping;
                 drop(phase);
                 self.stop();
@@ -148,7 +153,7 @@ impl Inner {
                     "Timeout when waiting all in progress file read/write to finish when unmounting {}. {} file \
                      streams remain unclosed.",
                     self.point.display(),
-                    self.vfs.open_handles()
+                    self.vfs.in_use()
                 );
                 self.vfs.refuse_opens(false);
                 *phase = Phase::Serving;

@@ -72,7 +72,7 @@ type Visit<'a> = dyn FnMut(&DirItem<'_>, Option<&DirEntry>) -> Result<bool> + 'a
 impl Vfs {
     /// Opens the directory `ino`.
     pub fn opendir(&self, ctx: &Ctx, ino: Ino) -> Result<Fh> {
-        self.check_opens()?;
+        let _opening = self.drain.open()?;
         let path = self.path(ino)?;
         // The listing starts here, so that a directory that cannot be read fails to open, as POSIX has it.
         let source = Source::Open(self.fs.list(ctx, &path)?, path);

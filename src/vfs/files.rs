@@ -76,7 +76,7 @@ impl Vfs {
         mode: u32,
         flags: i32,
     ) -> Result<(Entry, Opened)> {
-        self.check_opens()?;
+        let _opening = self.drain.open()?;
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
         let options = CreateOptions { mode: mode & PERMISSIONS, replace: false, beside: false };
@@ -121,7 +121,7 @@ impl Vfs {
 
     /// Opens `ino` with the flags of open(2).
     pub fn open(&self, ctx: &Ctx, ino: Ino, flags: i32) -> Result<Opened> {
-        self.check_opens()?;
+        let _opening = self.drain.open()?;
         let path = self.path(ino)?;
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
             if flags & libc::O_TRUNC != 0 {

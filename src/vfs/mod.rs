@@ -7,6 +7,7 @@
 mod commands;
 mod commits;
 mod dirs;
+mod drain;
 mod files;
 mod handles;
 mod inodes;
@@ -22,8 +23,6 @@ mod xattrs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +32,7 @@ use self::commands::Command;
 use self::commands::is_command;
 use self::commits::Commits;
 use self::dirs::OpenDir;
+use self::drain::Drain;
 use self::files::OpenFile;
 use self::handles::Handles;
 use self::inodes::Inodes;
@@ -175,8 +175,7 @@ pub struct Vfs {
     /// The same of data.
     data: Option<Arc<dyn Memory>>,
     kernel: Kernel,
-    /// The mount waits for its end: what is open goes on, and nothing more is opened.
-    draining: AtomicBool,
+    drain: Drain,
 }
 
 impl Vfs {
@@ -195,7 +194,7 @@ impl Vfs {
             memory: None,
             data: None,
             kernel: Kernel::default(),
-            draining: AtomicBool::new(false),
+            drain: Drain::default(),
         }
     }
 
@@ -229,7 +228,7 @@ impl Vfs {
 
     /// Whether files and directories are refused from now on to be opened, with [`Fault::Busy`].
     pub fn refuse_opens(&self, refuse: bool) {
-        self.draining.store(refuse, Ordering::Relaxed);
+        self.drain.refuse(refuse);
     }
 
     /// The thread `tid` makes a request, but none that the kernel may send at any time, and no OPEN.
@@ -237,16 +236,15 @@ impl Vfs {
         self.openings.forget(tid);
     }
 
-    fn check_opens(&self) -> Result<()> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(FsError::because(Fault::Busy, "the mount is about to end, nothing more is opened"));
-        }
-        Ok(())
-    }
-
     /// Open files and directories.
     pub fn open_handles(&self) -> usize {
         self.files.len() + self.dirs.len()
+    }
+
+    /// Open files and directories, and those that are being opened just now.
+    pub fn in_use(&self) -> usize {
+        // In this order, as one goes over into the other.
+        self.drain.under_way() + self.open_handles()
     }
 
     /// Open files.

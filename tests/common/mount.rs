@@ -123,8 +123,8 @@ impl Spec {
             .stderr(output)
             .spawn()
             .unwrap();
-        let mut mount = Mount { place, daemon: Daemon::Child(child) };
-        let came = holds_within(PATIENCE, || mount.has_ended() || ready.recv(&mut [0]).is_ok());
+        let mut mount = Mount { place, daemon: Daemon::Child(child), told: Some(ready) };
+        let came = holds_within(PATIENCE, || mount.has_ended() || mount.is_ready());
         assert!(came && !mount.has_ended(), "not mounted:\n{}", mount.said());
         mount
     }
@@ -144,7 +144,7 @@ impl Spec {
         process::succeed(&mut place.mount_command(self, false), PATIENCE);
         assert!(is_mounted(&place.point), "the mount command succeeded without a mount");
         let pid = listed_pid(&place);
-        Mount { place, daemon: Daemon::Background(pid) }
+        Mount { place, daemon: Daemon::Background(pid), told: None }
     }
 }
 
@@ -254,6 +254,8 @@ enum Daemon {
 pub(crate) struct Mount {
     place: Place,
     daemon: Daemon,
+    /// What the daemon says of itself, as to systemd.
+    told: Option<UnixDatagram>,
 }
 
 impl Mount {
@@ -337,6 +339,11 @@ impl Mount {
         process::signal(self.pid(), Signal::SIGKILL);
         assert!(holds_within(PATIENCE, || self.has_ended()), "not even SIGKILL ends the daemon");
         detach(self.path());
+    }
+
+    /// Whether the daemon has just said that it is up, which is the first that it says.
+    fn is_ready(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.recv(&mut [0]).is_ok())
     }
 
     fn has_ended(&mut self) -> bool {
