@@ -1,7 +1,7 @@
 //! Mounts a path of an Alluxio 2.9 cluster, or a local directory, as a file system.
 //!
 //! Calls go down and results come back: `cli -> mount -> session -> vfs -> fs <- cache, backend`. `config`,
-//! `metrics`, `waiting` and `spans` are leaves that every layer may use. ARCHITECTURE.md has the map; `tests/layers.rs` keeps it so.
+//! `metrics`, `threads`, `waiting` and `spans` are leaves that every layer may use. ARCHITECTURE.md has the map; `tests/layers.rs` keeps it so.
 
 pub mod backend;
 pub mod cache;
@@ -12,5 +12,6 @@ pub mod metrics;
 pub mod mount;
 pub mod session;
 pub mod spans;
+mod threads;
 pub mod vfs;
 pub mod waiting;

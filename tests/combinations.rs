@@ -244,6 +244,11 @@ impl Side {
         if pages != "neither" {
             spec = spec.option(pages);
         }
+        // Half of them.
+        let io_uring = number.count_ones() % 2 == 1;
+        if io_uring {
+            spec = spec.option("io_uring");
+        }
         if let Some(time) = metadata {
             let time = time.as_secs();
             spec = spec.option(&format!("metadata_cache_size=2000,metadata_cache_expire={time}s"));
@@ -256,7 +261,8 @@ impl Side {
                 .property("alluxio.user.short.circuit.enabled", "false");
         }
         let name = format!(
-            "data cache {data}, metadata cache {metadata:?}, kernel {kernel} s, {pages}, passthrough {passthrough}"
+            "data cache {data}, metadata cache {metadata:?}, kernel {kernel} s, {pages}, passthrough {passthrough}, \
+             io_uring {io_uring}"
         );
         let kernel = Duration::from_secs(kernel);
         let floors =

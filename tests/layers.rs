@@ -8,18 +8,28 @@ use std::fs;
 use std::path::Path;
 
 /// Every layer, and the layers that it may name. Nothing else may be below `src`.
-const LAYERS: [(&str, &[&str]); 11] = [
-    ("cli", &["mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
-    ("mount", &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "waiting", "spans"]),
-    ("session", &["vfs", "fs", "config", "metrics", "waiting", "spans"]),
-    ("vfs", &["fs", "config", "metrics", "waiting", "spans"]),
-    ("cache", &["fs", "config", "metrics", "waiting", "spans"]),
-    ("backend", &["fs", "config", "metrics", "waiting", "spans"]),
-    ("fs", &["config", "metrics", "waiting", "spans"]),
+const LAYERS: [(&str, &[&str]); 12] = [
+    (
+        "cli",
+        &[
+            "mount", "session", "vfs", "cache", "backend", "fs", "config", "metrics", "threads", "waiting",
+            "spans",
+        ],
+    ),
+    (
+        "mount",
+        &["session", "vfs", "cache", "backend", "fs", "config", "metrics", "threads", "waiting", "spans"],
+    ),
+    ("session", &["vfs", "fs", "config", "metrics", "threads", "waiting", "spans"]),
+    ("vfs", &["fs", "config", "metrics", "threads", "waiting", "spans"]),
+    ("cache", &["fs", "config", "metrics", "threads", "waiting", "spans"]),
+    ("backend", &["fs", "config", "metrics", "threads", "waiting", "spans"]),
+    ("fs", &["config", "metrics", "threads", "waiting", "spans"]),
     ("config", &[]),
     ("metrics", &[]),
     ("waiting", &["spans"]),
     ("spans", &[]),
+    ("threads", &[]),
 ];
 
 /// What only some parts of the tree may name.

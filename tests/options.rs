@@ -216,6 +216,45 @@ fn there_are_as_many_workers_as_the_words_allow() {
     });
 }
 
+/// How often the one worker that reads the device has waited, if the others have rings.
+fn waits_for_the_device(mount: &Mount) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", mount.pid())).unwrap();
+    let mut texts = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok());
+    let text = texts.find(|text| text.starts_with("Name:\tfuse-0\n")).unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn requests_come_over_io_uring_if_the_word_asks_for_it_and_the_kernel_offers_it() {
+    // tests/setup/test switches it on where it may.
+    let switch = fs::read_to_string("/sys/module/fuse/parameters/enable_uring");
+    let offered = switch.is_ok_and(|text| text.trim() == "Y");
+    with_both(&["io_uring", "direct_io", "alluxio.fuse.passthrough.enabled=false"], |mount, _| {
+        let file = File::open(mount.path().join("file")).unwrap();
+        if !offered {
+            assert_eq!(mount.logged("not over io_uring: this kernel does not offer it").len(), 1);
+            assert_eq!(mount.counted("fall-backs (no io_uring)"), 1);
+            return;
+        }
+        assert_eq!(mount.logged("Transport: io_uring").len(), 1, "{}", mount.said());
+        assert_eq!(mount.counted("fall-backs (no io_uring)"), 0);
+        let before = waits_for_the_device(mount);
+        for _ in 0..1000 {
+            let mut bytes = [0; 10];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert_eq!(&bytes, b"some bytes");
+        }
+        let waits = waits_for_the_device(mount) - before;
+        assert!(waits < 100, "{waits} of 1000 reads came by the device");
+    });
+    with_both(&["io_uring", "max_write=65536"], |mount, _| {
+        assert_eq!(fs::read(mount.path().join("file")).unwrap(), b"some bytes");
+        assert_eq!(mount.logged("not over io_uring: max_write must be 128 KiB").len(), 1, "{}", mount.said());
+        assert_eq!(mount.counted("fall-backs (no io_uring)"), 1);
+    });
+}
+
 #[test]
 fn a_mount_whose_daemon_is_killed_goes_with_it_if_the_word_says_so() {
     let goes = |version| {

@@ -45,8 +45,10 @@ fn mount_once(round: usize) {
     let options = SessionOptions {
         library,
         clone_fd: round % 4 >= 2,
+        io_uring: round % 8 >= 4,
         // Few, so that workers come and go.
         max_idle_threads: 1,
+        max_threads: 32,
         linger: Duration::ZERO,
         ..SessionOptions::new(point.path())
     };
@@ -68,7 +70,7 @@ fn mount_once(round: usize) {
 #[test]
 fn two_hundred_mounts_leave_no_thread_descriptor_or_mount() {
     // Both libraries are opened once, and stay.
-    (0..4).for_each(mount_once);
+    (0..8).for_each(mount_once);
     let (descriptors, threads) = (entries("/proc/self/fd"), entries("/proc/self/task"));
     (0..200).for_each(mount_once);
     assert_eq!(entries("/proc/self/fd"), descriptors);

@@ -1,5 +1,5 @@
 //! Reads of files that a worker on this machine has, one side by side with the other: by the kernel itself
-//! (passthrough), by our loop, by libfuse's own loop with the same callbacks, by the Java client, and of a tmpfs.
+//! (passthrough), by our loop, by the same over io_uring, by libfuse's own loop with the same callbacks, by the Java client, and of a tmpfs.
 //! `BENCH_PART=local` runs just this.
 
 use std::fs;
@@ -35,9 +35,10 @@ const NAMES: [&str; 2] = ["one block", "many blocks"];
 
 /// A mount of ours, and the words of `-o` that make it different. All of them use libfuse 3, as its loop is what is
 /// compared with.
-const OURS: [(&str, &str); 3] = [
+const OURS: [(&str, &str); 4] = [
     ("passthrough", "alluxio.fuse.passthrough.enabled=true"),
     ("daemon", "alluxio.fuse.passthrough.enabled=false"),
+    ("io_uring", "alluxio.fuse.passthrough.enabled=false,io_uring"),
     ("C loop", "alluxio.fuse.passthrough.enabled=false,libfuse_loop"),
 ];
 

@@ -65,6 +65,8 @@ pub struct MountOptions {
     pub max_threads: Option<u32>,
     /// Each worker gets a descriptor of its own.
     pub clone_fd: bool,
+    /// Requests come over io_uring, where the kernel offers it.
+    pub io_uring: bool,
     /// libfuse's own loop serves instead of ours: only to compare them.
     pub libfuse_loop: bool,
     /// Every operation is logged.
@@ -103,6 +105,7 @@ impl Default for MountOptions {
             max_idle_threads: 64,
             max_threads: None,
             clone_fd: false,
+            io_uring: false,
             libfuse_loop: false,
             debug: false,
             nonempty: false,
@@ -173,7 +176,7 @@ const WITHOUT_EFFECT: [&str; 29] = [
 ];
 
 /// Words that this program acts upon.
-const OWN_WORDS: [&str; 25] = [
+const OWN_WORDS: [&str; 26] = [
     "direct_io",
     "kernel_cache",
     "auto_cache",
@@ -190,6 +193,7 @@ const OWN_WORDS: [&str; 25] = [
     "max_idle_threads=",
     "max_threads=",
     "clone_fd",
+    "io_uring",
     "libfuse_loop",
     "debug",
     "nonempty",
@@ -279,6 +283,7 @@ impl MountOptions {
             "max_idle_threads" => self.max_idle_threads = whole(value, 1, u32::MAX)?,
             "max_threads" => self.max_threads = Some(whole(value, 1, u32::MAX)?),
             "clone_fd" => self.clone_fd = true,
+            "io_uring" => self.io_uring = true,
             "libfuse_loop" => self.libfuse_loop = true,
             "debug" => self.debug = true,
             "nonempty" => self.nonempty = true,
@@ -435,7 +440,7 @@ mod tests {
         let options = parse(
             "attr_timeout=600,entry_timeout=0.5,negative_timeout=2,ac_attr_timeout=3,max_read=131072,\
              max_write=1048576,max_readahead=0,max_background=64,congestion_threshold=48,max_idle_threads=5,\
-             max_threads=9,clone_fd,debug,nonempty,fsname=a,subtype=b,uid=1000,gid=1001,umask=022",
+             max_threads=9,clone_fd,io_uring,debug,nonempty,fsname=a,subtype=b,uid=1000,gid=1001,umask=022",
         );
         assert_eq!(
             options,
@@ -452,6 +457,7 @@ mod tests {
                 max_idle_threads: 5,
                 max_threads: Some(9),
                 clone_fd: true,
+                io_uring: true,
                 debug: true,
                 nonempty: true,
                 fs_name: Some("a".to_owned()),

@@ -100,6 +100,8 @@ counters! {
         FALLBACK_WRITE: "no short circuit for writes",
         /// A worker of the pool shares the device with others, though a clone for each was asked for.
         FALLBACK_CLONE: "no clone of the device",
+        /// Requests come by the device, though io_uring was asked for.
+        FALLBACK_URING: "no io_uring",
     }
 }
 

@@ -230,6 +230,7 @@ impl Plan {
             max_idle_threads: count(options.max_idle_threads),
             max_threads: options.max_threads.map_or(defaults.max_threads, count),
             clone_fd: options.clone_fd,
+            io_uring: options.io_uring,
             libfuse_loop: options.libfuse_loop,
             max_read: options.max_read,
             max_write: options.max_write.unwrap_or(defaults.max_write),

@@ -219,6 +219,24 @@ plain! {
     }
 }
 
+/// `fuse_uring_req_header`: what lies beside the data of a request or reply over io_uring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UringHeader {
+    /// `InHeader` of a request, `OutHeader` of a reply.
+    pub(super) in_out: [u8; 128],
+    /// What the operation has in front of names and data.
+    pub(super) op_in: [u8; 128],
+    pub(super) flags: u64,
+    pub(super) commit_id: u64,
+    /// Bytes of data.
+    pub(super) payload_sz: u32,
+    pub(super) padding: u32,
+    pub(super) reserved: u64,
+}
+
+const _: () = assert!(size_of::<UringHeader>() == 288);
+
 /// Opcodes that the loop itself must tell apart, and the one that is made up.
 pub(super) mod opcode {
     pub(in crate::session) const FORGET: u32 = 2;

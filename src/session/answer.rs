@@ -46,6 +46,7 @@ use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
 use crate::metrics;
+use crate::metrics::Source;
 use crate::spans;
 use crate::spans::RequestSpan;
 use crate::vfs::Entry;
@@ -292,7 +293,10 @@ fn send_data(raw: RawRequest, slices: &Slices) -> Result<(), Errno> {
         .iter()
         .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
         .collect();
-    raw.reply_parts(&parts)
+    current::set_mapped(slices.sources().bytes(Source::Local) > 0);
+    let outcome = raw.reply_parts(&parts);
+    current::set_mapped(false);
+    outcome
 }
 
 /// Takes back what an answer gave to the kernel, which did not get it and so will not give it back.

@@ -17,7 +17,7 @@ use super::abi::WRITE_IN_LEN;
 
 /// Requests with names and attributes fit in this however small `max_write` is (an extended attribute may
 /// have 64 KiB).
-const LEAST: usize = 128 << 10;
+pub(super) const LEAST: usize = 128 << 10;
 
 /// How many pieces of memory wait to be used again. What a writer keeps on its way to a server is a few.
 const SPARES_MAX: usize = 8;

@@ -9,15 +9,19 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use nix::errno::Errno;
 
 use super::buffer::Memory;
 use super::interrupts::Interrupt;
+use super::ring_entry::RingEntry;
 
 thread_local! {
     static IDLE: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
     static BUSY: Cell<bool> = const { Cell::new(false) };
     static UNIQUE: Cell<u64> = const { Cell::new(0) };
     static REPLY_FD: Cell<Option<RawFd>> = const { Cell::new(None) };
+    static RING_ENTRY: RefCell<Option<Arc<RingEntry>>> = const { RefCell::new(None) };
+    static MAPPED: Cell<bool> = const { Cell::new(false) };
     static MEMORY: RefCell<Option<Arc<Memory>>> = const { RefCell::new(None) };
     static INTERRUPT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }
@@ -30,6 +34,25 @@ pub(super) fn set_reply_fd(fd: Option<RawFd>) {
 /// The descriptor by which this thread's replies leave, if not by the session's own.
 pub(super) fn reply_fd() -> Option<RawFd> {
     REPLY_FD.get()
+}
+
+/// Says where this thread's replies are put, if not written to a descriptor.
+pub(super) fn set_ring_entry(entry: Option<Arc<RingEntry>>) {
+    RING_ENTRY.set(entry);
+}
+
+/// Puts the reply of the parts `parts` where this thread's replies are put. None if that is no place, or not the one for this reply.
+///
+/// # Safety
+/// The parts are readable, but for those of a mapped file while [`set_mapped`] says that there may be some.
+pub(super) unsafe fn put(parts: &[libc::iovec]) -> Option<Result<usize, Errno>> {
+    // SAFETY: as promised.
+    RING_ENTRY.with_borrow(|entry| unsafe { entry.as_ref()?.put(parts, MAPPED.get()) })
+}
+
+/// Says whether data of this thread's reply may be of a mapped file, which can become shorter at any time.
+pub(super) fn set_mapped(mapped: bool) {
+    MAPPED.set(mapped);
 }
 
 /// Says what memory this thread's request lies in, as long as it is served.

@@ -193,12 +193,22 @@ impl Args {
     }
 }
 
-/// Sends one reply by this thread's descriptor: what both versions call in the place of their own write.
+/// Sends one reply by this thread's way: what both versions call in the place of their own write.
 /// Returns what writev(2) returns, with errno set.
 ///
 /// # Safety
-/// `parts` points to `count` parts in readable memory.
+/// `parts` points to `count` parts in readable memory, or in that of a mapped file where `current` knows of it.
 pub(super) unsafe fn send(parts: *const libc::iovec, count: usize, own_fd: Option<RawFd>) -> libc::ssize_t {
+    // SAFETY: as promised.
+    let put = unsafe { current::put(std::slice::from_raw_parts(parts, count)) };
+    match put {
+        Some(Ok(len)) => return len.cast_signed(),
+        Some(Err(err)) => {
+            err.set();
+            return -1;
+        }
+        None => {}
+    }
     let Some(fd) = current::reply_fd().or(own_fd) else {
         Errno::EBADF.set();
         return -1;

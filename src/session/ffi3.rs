@@ -84,7 +84,7 @@ impl Mounted {
     }
 
     /// Puts [`writev`] in the place of libfuse's own, which may be done once the session is mounted.
-    pub(super) fn allow_other_reply_fds(&mut self) -> bool {
+    pub(super) fn allow_other_ways_of_reply(&mut self) -> bool {
         use std::os::fd::AsRawFd;
         let fd = self.fd().as_raw_fd();
         let session = self.session.as_ptr();

@@ -98,6 +98,8 @@ pub(super) struct Wishes {
     /// How many file systems may lie one on the other below this one, so that it may pass files through to them; 0 for
     /// no passthrough. Each is one less that may lie above.
     pub(super) stack_depth: u32,
+    /// Whether requests are to come over io_uring.
+    pub(super) io_uring: bool,
 }
 
 /// What was agreed that others must know.
@@ -105,6 +107,8 @@ pub(super) struct Wishes {
 pub(super) struct Agreed {
     /// Whether files can be passed through.
     pub(super) passthrough: bool,
+    /// Whether the kernel waits for queues of io_uring.
+    pub(super) io_uring: bool,
 }
 
 impl Wishes {
@@ -157,7 +161,8 @@ pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer)
         let answer = complete(&body, &offer, wishes);
         log_outcome(&offer, wishes, &body, &answer);
         send(device, header.unique, &answer)?;
-        return Ok(Agreed { passthrough: flags_out(&answer) & flag::PASSTHROUGH != 0 });
+        let has = |flag| flags_out(&answer) & flag != 0;
+        return Ok(Agreed { passthrough: has(flag::PASSTHROUGH), io_uring: has(flag::OVER_IO_URING) });
     }
 }
 
@@ -165,7 +170,9 @@ pub(super) fn negotiate(mounted: &Mounted, wishes: &Wishes, buffer: &mut Buffer)
 fn complete(reply: &InitOut, offer: &InitIn, wishes: &Wishes) -> InitOut {
     let offered = flags_in(offer);
     let passthrough = if wishes.stack_depth > 0 { flag::PASSTHROUGH } else { 0 };
-    let flags = ((flags_out(reply) & !REFUSED) | wishes.flags | passthrough | flag::INIT_EXT) & offered;
+    let io_uring = if wishes.io_uring { flag::OVER_IO_URING } else { 0 };
+    let wished = wishes.flags | passthrough | io_uring;
+    let flags = ((flags_out(reply) & !REFUSED) | wished | flag::INIT_EXT) & offered;
     let pages = u64::from(wishes.max_write).div_ceil(page_size() as u64);
     // Without MAX_PAGES a request has at most 32 pages, and max_write beyond that is ignored.
     InitOut {
@@ -375,6 +382,7 @@ mod tests {
             max_background: 64,
             congestion_threshold: 48,
             stack_depth: 0,
+            io_uring: false,
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::fs::Cancel;
+use crate::threads;
 
 /// How often a request that went on is looked at again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -114,6 +115,7 @@ impl Interrupt {
 
 /// Looks at the watched requests until there are none.
 fn watch() {
+    threads::unbind();
     loop {
         thread::sleep(AGAIN);
         let mut watched = WATCHED.lock();

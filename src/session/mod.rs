@@ -28,11 +28,13 @@ mod options;
 mod passthrough;
 mod pool;
 mod probe;
+mod ring_entry;
 mod serve;
 mod shims;
 mod stderr;
 mod transport;
 mod unmount;
+mod uring;
 mod wall;
 
 use std::fs::OpenOptions;
@@ -65,6 +67,7 @@ use self::pool::Service;
 use self::transport::Port;
 use self::transport::Transport;
 use self::unmount::Place;
+use self::uring::Queues;
 use crate::metrics;
 use crate::metrics::Value;
 use crate::vfs::Vfs;
@@ -90,10 +93,12 @@ pub use fuse_sys::Choice as LibraryChoice;
 pub struct Session {
     device: Arc<OwnedFd>,
     live: Arc<Live>,
+    /// Present if requests come over io_uring.
+    queues: Option<Arc<Queues>>,
     end: End,
     limits: Limits,
-    /// For stoppers; the pool belongs to `run`.
-    pool: Arc<OnceLock<Weak<Pool>>>,
+    /// For stoppers; the pools belong to `run`.
+    pools: Pools,
     library: String,
     libfuse_loop: bool,
     activity: Arc<Activity>,
@@ -106,6 +111,17 @@ struct Live {
     mounted: Mounted,
     spares: Arc<Spares>,
 }
+
+/// The workers of one queue of io_uring.
+struct Queue {
+    live: Arc<Live>,
+    queues: Arc<Queues>,
+    device: Arc<OwnedFd>,
+    number: u16,
+}
+
+/// The pools of a session, once it runs: that of the device comes first.
+type Pools = Arc<OnceLock<Vec<Weak<Pool>>>>;
 
 /// Leaves no mount behind when it is dropped.
 struct End(Place);
@@ -163,7 +179,9 @@ impl Session {
         shared: &Shared,
     ) -> io::Result<Self> {
         let wished = passthrough::is_wished(options);
-        let wishes = options.wishes(wished.is_ok());
+        let by_other_ways = (options.clone_fd || options.io_uring) && mounted.allow_other_ways_of_reply();
+        let queues = uring::wanted(options, by_other_ways);
+        let wishes = options.wishes(wished.is_ok(), queues.is_some());
         let max_write = usize::try_from(wishes.max_write).expect("at most a megabyte");
         let spares = Spares::new(max_write);
         let agreed = init::negotiate(&mounted, &wishes, &mut Buffer::new(&spares)?)?;
@@ -175,16 +193,18 @@ impl Session {
         }
         let device = Arc::new(mounted.fd().try_clone_to_owned()?);
         passthrough::settle(wished, agreed, &device, &shared.vfs);
-        let transport = transport::choose(&mut mounted, &device, options.clone_fd);
+        let transport = transport::choose(&device, options.clone_fd, by_other_ways);
+        let queues = uring::settle(queues, agreed);
         let limits = Limits {
+            first: 1,
             max_threads: options.max_threads,
             max_idle: options.max_idle_threads,
             linger: options.linger,
         };
         let live = Arc::new(Live { transport, mounted, spares });
-        let (pool, libfuse_loop) = (Arc::default(), options.libfuse_loop);
-        let activity = Arc::clone(&shared.activity);
-        Ok(Self { device, live, end: End(place), limits, pool, library: name, libfuse_loop, activity })
+        let (pools, libfuse_loop) = (Arc::default(), options.libfuse_loop);
+        let (activity, end) = (Arc::clone(&shared.activity), End(place));
+        Ok(Self { device, live, queues, end, limits, pools, library: name, libfuse_loop, activity })
     }
 
     /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
@@ -193,15 +213,50 @@ impl Session {
             info!("Serving by libfuse's own loop");
             return self.live.mounted.loop_of_libfuse(self.limits.max_threads, self.limits.max_idle);
         }
-        let pool = Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits)?;
-        self.pool.set(Arc::downgrade(&pool)).expect("a session runs once, as running consumes it");
-        let _figures = tell_figures(&pool, self.end.0.clone());
+        let pools = self.start_pools()?;
+        let known = pools.iter().map(Arc::downgrade).collect();
+        self.pools.set(known).expect("a session runs once, as running consumes it");
+        let _figures = tell_figures(Arc::clone(&self.pools), self.end.0.clone());
         let path = self.end.0.path().display().to_string();
         info!("Serving {path}");
-        let outcome = pool.wait();
-        drop(pool);
+        let outcome = pools.iter().map(|pool| self.wait_for(pool, &pools)).fold(Ok(()), Result::and);
+        drop(pools);
         drop(self);
         info!("The mount at {path} has ended");
+        outcome
+    }
+
+    fn start_pools(&self) -> io::Result<Vec<Arc<Pool>>> {
+        let counted = Arc::default();
+        let mut pools = vec![Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits, &counted)?];
+        let Some(queues) = &self.queues else { return Ok(pools) };
+        let each = queues.share(self.limits.max_threads);
+        let limits = Limits { first: each, max_threads: each, max_idle: each, ..self.limits };
+        for number in 0..queues.count() {
+            let (live, device) = (Arc::clone(&self.live), Arc::clone(&self.device));
+            let queue = Queue { live, queues: Arc::clone(queues), device, number };
+            match Pool::start(Arc::new(queue), limits, &counted) {
+                Ok(pool) => pools.push(pool),
+                Err(err) => {
+                    queues.give_up(self.device.as_fd(), &err);
+                    break;
+                }
+            }
+        }
+        Ok(pools)
+    }
+
+    /// Waits for one of `pools` to end, and sees to it that the others do. It ends with the mount, unless nothing can be received
+    /// any more by its way.
+    fn wait_for(&self, pool: &Pool, pools: &[Arc<Pool>]) -> io::Result<()> {
+        let outcome = pool.wait();
+        if outcome.is_err()
+            && pools.len() > 1
+            && let Err(err) = self.end.0.abort()
+        {
+            warn!("The connection cannot be aborted: {err}");
+        }
+        pools.iter().for_each(|pool| pool.cancel_all());
         outcome
     }
 
@@ -210,7 +265,7 @@ impl Session {
         Stopper {
             place: self.end.0.clone(),
             device: Arc::downgrade(&self.device),
-            pool: Arc::clone(&self.pool),
+            pools: Arc::clone(&self.pools),
         }
     }
 
@@ -245,18 +300,32 @@ impl Service for Live {
     }
 }
 
+impl Service for Queue {
+    fn join(&self) -> io::Result<(Box<dyn Port>, Buffer)> {
+        Ok((self.queues.port(self.number, &self.device)?, Buffer::new(&self.live.spares)?))
+    }
+
+    fn process(&self, request: &mut [u8], port: &dyn Port) {
+        self.live.process(request, port);
+    }
+
+    fn ended(&self) {
+        self.live.ended();
+    }
+}
+
 impl Drop for End {
     fn drop(&mut self) {
         unmount::leave_nothing(&self.0);
     }
 }
 
-/// Has the workers of `pool` counted, and what waits for them at `place`.
-fn tell_figures(pool: &Arc<Pool>, place: Place) -> metrics::Registration {
-    let pool = Arc::downgrade(pool);
+/// Has the workers of `pools` counted, and what waits for them at `place`.
+fn tell_figures(pools: Pools, place: Place) -> metrics::Registration {
     metrics::register(move |all| {
-        let Some(pool) = pool.upgrade() else { return };
-        let (threads, idle, most) = pool.figures();
+        let each = pools.get().into_iter().flatten().filter_map(Weak::upgrade).map(|pool| pool.figures());
+        let sum = each.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+        let Some((threads, idle, most)) = sum else { return };
         let busy = threads - idle;
         let help = "Threads that serve requests of the kernel, by what they do.";
         for (state, count) in [("idle", idle), ("busy", busy)] {
@@ -294,7 +363,7 @@ pub struct Stopper {
     place: Place,
     /// Gone when the session is.
     device: Weak<OwnedFd>,
-    pool: Arc<OnceLock<Weak<Pool>>>,
+    pools: Pools,
 }
 
 impl Stopper {
@@ -310,7 +379,7 @@ impl Stopper {
         // The connection lives on where somebody detached the mount while files were open.
         let aborted = if self.is_connected() { self.place.abort() } else { Ok(()) };
         let detached = self.place.detach();
-        if let Some(pool) = self.pool.get().and_then(Weak::upgrade) {
+        for pool in self.pools.get().into_iter().flatten().filter_map(Weak::upgrade) {
             pool.cancel_all();
         }
         aborted.and(detached)

@@ -43,12 +43,12 @@ impl Mounted {
         }
     }
 
-    /// Lets replies leave by the descriptor that is given with each request, not only by the session's own.
-    /// False if this libfuse cannot do that.
-    pub(super) fn allow_other_reply_fds(&mut self) -> bool {
+    /// Lets replies leave by the descriptor that is given with each request, or without one, not only by the session's own.
+    /// False if this libfuse cannot do that. To be called once at most.
+    pub(super) fn allow_other_ways_of_reply(&mut self) -> bool {
         match self {
             Self::V2(_) => true,
-            Self::V3(mounted) => mounted.allow_other_reply_fds(),
+            Self::V3(mounted) => mounted.allow_other_ways_of_reply(),
         }
     }
 

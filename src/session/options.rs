@@ -31,6 +31,8 @@ pub struct SessionOptions {
     pub linger: Duration,
     /// A clone of `/dev/fuse` for each worker.
     pub clone_fd: bool,
+    /// Take requests over io_uring, where the kernel offers it.
+    pub io_uring: bool,
     /// Most bytes of one read, if less than the kernel's own limit.
     pub max_read: Option<u32>,
     /// Most bytes of one write.
@@ -67,6 +69,7 @@ impl SessionOptions {
             max_threads: 512,
             linger: Duration::from_secs(5),
             clone_fd: false,
+            io_uring: false,
             max_read: None,
             max_write: MAX_WRITE,
             max_readahead: None,
@@ -94,8 +97,13 @@ impl SessionOptions {
         words
     }
 
-    /// What to ask the kernel for. `passthrough` says whether that can be had.
-    pub(super) fn wishes(&self, passthrough: bool) -> Wishes {
+    /// Most bytes of one write, as far as the kernel takes it.
+    pub(super) fn max_write(&self) -> u32 {
+        self.max_write.clamp(LEAST_WRITE, MAX_WRITE)
+    }
+
+    /// What to ask the kernel for. `passthrough` and `io_uring` say whether those can be had.
+    pub(super) fn wishes(&self, passthrough: bool, io_uring: bool) -> Wishes {
         let mut flags = Wishes::FLAGS;
         if self.kernel_options.iter().any(|word| word == "sync_read") {
             flags = Wishes::sync_read(flags);
@@ -103,7 +111,7 @@ impl SessionOptions {
         let max_background = self.max_background.unwrap_or(MAX_BACKGROUND);
         Wishes {
             flags,
-            max_write: self.max_write.clamp(LEAST_WRITE, MAX_WRITE),
+            max_write: self.max_write(),
             max_readahead: self.max_readahead,
             max_background,
             congestion_threshold: self
@@ -115,6 +123,7 @@ impl SessionOptions {
                 (true, false) => 1,
                 (true, true) => 2,
             },
+            io_uring,
         }
     }
 }
@@ -170,7 +179,7 @@ mod tests {
     #[test]
     fn sizes_stay_within_what_the_kernel_takes() {
         let wishes = |max_write, max_background| {
-            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes(false)
+            SessionOptions { max_write, max_background, ..SessionOptions::new("/mnt") }.wishes(false, false)
         };
         assert_eq!(wishes(1, None).max_write, 4096);
         assert_eq!(wishes(u32::MAX, None).max_write, 1 << 20);

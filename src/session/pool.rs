@@ -55,6 +55,8 @@ pub(super) trait Service: Send + Sync + 'static {
 /// How many workers there may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
+    /// At once, at least 1.
+    pub(super) first: usize,
     /// At a time, at least 2: one to wait in a request, one to hear of its interrupt.
     pub(super) max_threads: usize,
     /// That wait for a request, once there has been no shortage for `linger`; at least 1.
@@ -63,10 +65,12 @@ pub(super) struct Limits {
     pub(super) linger: Duration,
 }
 
-/// The workers of a session.
+/// Workers of a session that receive their requests on the same way.
 pub(super) struct Pool {
     service: Arc<dyn Service>,
     limits: Limits,
+    /// How many workers the session has had, in all its pools.
+    counted: Arc<AtomicU64>,
     /// Workers that wait for a request or are about to. Who starts a worker counts it, so that one shortage
     /// starts one.
     idle: Arc<AtomicUsize>,
@@ -82,7 +86,6 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Workers {
     running: HashMap<u64, Worker>,
-    started: u64,
     /// Of a worker that has left: it ends now or has ended. The next that leaves, or the pool, joins it.
     left: Option<JoinHandle<()>>,
     /// All requests are to be interrupted, and no more workers started.
@@ -101,13 +104,19 @@ struct Worker {
 }
 
 impl Pool {
-    /// With one worker, which waits for requests.
-    pub(super) fn start(service: Arc<dyn Service>, limits: Limits) -> io::Result<Arc<Self>> {
+    /// With its first workers, which wait for requests; with fewer of them if there cannot be so many. `counted` is for all
+    /// pools of the session.
+    pub(super) fn start(
+        service: Arc<dyn Service>,
+        limits: Limits,
+        counted: &Arc<AtomicU64>,
+    ) -> io::Result<Arc<Self>> {
         let limits =
             Limits { max_threads: limits.max_threads.max(2), max_idle: limits.max_idle.max(1), ..limits };
         let pool = Arc::new(Self {
             service,
             limits,
+            counted: Arc::clone(counted),
             idle: Arc::default(),
             shortage_ms: AtomicU64::new(0),
             started: Instant::now(),
@@ -115,7 +124,17 @@ impl Pool {
             workers: Mutex::default(),
             all_left: Condvar::new(),
         });
-        pool.add_worker(&mut pool.workers.lock())?;
+        let mut workers = pool.workers.lock();
+        for _ in 0..limits.first.max(1) {
+            if let Err(err) = pool.add_worker(&mut workers) {
+                if workers.running.is_empty() {
+                    return Err(err);
+                }
+                pool.complain(&err);
+                break;
+            }
+        }
+        drop(workers);
         Ok(pool)
     }
 
@@ -159,14 +178,13 @@ impl Pool {
             return Ok(());
         }
         let (port, buffer) = self.service.join()?;
-        let number = workers.started;
+        let number = self.counted.fetch_add(1, Ordering::Relaxed);
         let pool = Arc::clone(self);
         let signals = BlockedSignals::new()?;
         let handle = thread::Builder::new()
             .name(format!("fuse-{number}"))
             .spawn(move || pool.work(number, port, buffer))?;
         drop(signals);
-        workers.started += 1;
         workers.running.insert(number, Worker { handle: Some(handle), cancel: Arc::default() });
         self.idle.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -175,7 +193,12 @@ impl Pool {
     /// No worker is left to receive.
     fn shortage(self: &Arc<Self>) {
         self.shortage_ms.store(self.now_ms(), Ordering::Relaxed);
-        let Err(err) = self.add_worker(&mut self.workers.lock()) else { return };
+        if let Err(err) = self.add_worker(&mut self.workers.lock()) {
+            self.complain(&err);
+        }
+    }
+
+    fn complain(&self, err: &io::Error) {
         if !self.complained.swap(true, Ordering::Relaxed) {
             warn!("Cannot start another worker, going on with those there are: {err}");
         }
@@ -429,7 +452,8 @@ mod tests {
                 device,
                 ended: AtomicUsize::new(0),
             });
-            let pool = Pool::start(Arc::clone(&service) as Arc<dyn Service>, limits).unwrap();
+            let pool =
+                Pool::start(Arc::clone(&service) as Arc<dyn Service>, limits, &Arc::default()).unwrap();
             Self { pool, service, requests: Some(requests), started: started_out, go }
         }
 
@@ -448,7 +472,7 @@ mod tests {
     }
 
     fn limits(max_threads: usize, max_idle: usize, linger: Duration) -> Limits {
-        Limits { max_threads, max_idle, linger }
+        Limits { first: 1, max_threads, max_idle, linger }
     }
 
     fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

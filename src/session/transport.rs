@@ -2,7 +2,7 @@
 //! processed, and its reply leaves by the same port.
 //!
 //! There are two: all workers read the session's own `/dev/fuse`, or each has a clone of it with a queue of
-//! its own for replies. FUSE over io_uring will be a third.
+//! its own for replies. The third, FUSE over io_uring, comes beside one of these: see `uring`.
 
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -22,7 +22,6 @@ use nix::errno::Errno;
 
 use super::abi::InHeader;
 use super::buffer::Buffer;
-use super::mounted::Mounted;
 use crate::metrics;
 
 /// The device of the kernel's FUSE.
@@ -54,14 +53,15 @@ pub(super) enum Received {
     End,
 }
 
-/// Chooses the transport, as `clone_fd` asks if that can be had. `device` is the session's.
-pub(super) fn choose(mounted: &mut Mounted, device: &Arc<OwnedFd>, clone_fd: bool) -> Box<dyn Transport> {
+/// Chooses the transport, as `clone_fd` asks if that can be had. `device` is the session's; `by_other_ways` says whether
+/// replies may leave by another.
+pub(super) fn choose(device: &Arc<OwnedFd>, clone_fd: bool, by_other_ways: bool) -> Box<dyn Transport> {
     let shared = Shared { device: Arc::clone(device) };
     if !clone_fd {
         info!("Transport: {DEVICE} shared by all workers (clone_fd is not set)");
         return Box::new(shared);
     }
-    if !mounted.allow_other_reply_fds() {
+    if !by_other_ways {
         metrics::FALLBACK_CLONE.count();
         info!("Transport: {DEVICE} shared by all workers (clone_fd needs libfuse 2, or 3.13 or newer)");
         return Box::new(shared);
@@ -150,7 +150,7 @@ fn clone(device: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// Reads one request, whole, as the kernel gives them.
-fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Received> {
+pub(super) fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Received> {
     match nix::unistd::read(device, buffer.room()?) {
         Ok(len) if len >= size_of::<InHeader>() => Ok(Received::Request(len)),
         Ok(0) => Ok(Received::End),

@@ -10,6 +10,7 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::spans;
+use crate::threads;
 use crate::waiting;
 
 /// Counts the files that are being completed.
@@ -38,6 +39,7 @@ impl Commits {
         let handed = Arc::clone(&work);
         let (request, traced) = (waiting::link(), spans::link());
         let started = thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            threads::unbind();
             let _running = running;
             waiting::work_for(request);
             let _traced = traced.enter();

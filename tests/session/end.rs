@@ -14,17 +14,12 @@ use crate::harness::eventually;
 use crate::harness::succeed;
 use crate::harness::wait;
 use crate::harness::with_each_library;
-
-/// Each library, with and without a descriptor for each worker.
-fn with_each_transport(scenario: impl Fn(Mount)) {
-    for clone_fd in [false, true] {
-        with_each_library(|library| scenario(Mount::with(library, |options| options.clone_fd = clone_fd)));
-    }
-}
+use crate::harness::with_each_transport;
 
 #[test]
 fn fusermount_ends_it_from_outside() {
-    with_each_transport(|mut mount| {
+    with_each_transport(|library, way| {
+        let mut mount = Mount::with(library, way);
         mount.put("file", b"x");
         assert_eq!(fs::read(mount.path("file")).unwrap(), b"x");
         // A process that another test is just starting may hold a copy of the file for a moment.
@@ -40,7 +35,8 @@ fn fusermount_ends_it_from_outside() {
 
 #[test]
 fn a_soft_stop_waits_for_nobody_and_takes_nothing_away() {
-    with_each_transport(|mut mount| {
+    with_each_transport(|library, way| {
+        let mut mount = Mount::with(library, way);
         mount.put("file", b"x");
         let mut file = File::open(mount.path("file")).unwrap();
         let refused = mount.stopper.stop(Stop::Soft).unwrap_err();
@@ -58,7 +54,8 @@ fn a_soft_stop_waits_for_nobody_and_takes_nothing_away() {
 
 #[test]
 fn a_forced_stop_frees_those_who_wait() {
-    with_each_transport(|mut mount| {
+    with_each_transport(|library, way| {
+        let mut mount = Mount::with(library, way);
         mount.put("wait", b"x");
         let mut reader = cat(&mount.path("wait"));
         eventually("the read waits", || mount.gate.waiting() == 1);
@@ -73,7 +70,8 @@ fn a_forced_stop_frees_those_who_wait() {
 
 #[test]
 fn a_session_whose_mount_was_hidden_can_still_be_stopped() {
-    with_each_transport(|mut mount| {
+    with_each_transport(|library, way| {
+        let mut mount = Mount::with(library, way);
         mount.put("file", b"x");
         let mut file = File::open(mount.path("file")).unwrap();
         succeed(Command::new("umount").arg("-l").arg(mount.root()));
@@ -88,7 +86,8 @@ fn a_session_whose_mount_was_hidden_can_still_be_stopped() {
 
 #[test]
 fn an_abort_by_the_administrator_ends_it_and_leaves_no_mount() {
-    with_each_transport(|mut mount| {
+    with_each_transport(|library, way| {
+        let mut mount = Mount::with(library, way);
         mount.put("wait", b"x");
         let mut reader = cat(&mount.path("wait"));
         eventually("the read waits", || mount.gate.waiting() == 1);

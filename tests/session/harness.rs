@@ -36,6 +36,17 @@ pub(crate) fn with_each_library(scenario: impl Fn(LibraryChoice)) {
     }
 }
 
+/// A change of the options for each way that requests may come, with each library: one device for all, a clone for each
+/// worker, rings. For the last one tests/setup/test switches it on in the kernel; where it is off, this tries that
+/// a session goes on without.
+pub(crate) fn with_each_transport(scenario: impl Fn(LibraryChoice, fn(&mut SessionOptions))) {
+    let ways: [fn(&mut SessionOptions); 3] =
+        [|_| {}, |options| options.clone_fd = true, |options| options.io_uring = true];
+    for way in ways {
+        with_each_library(|library| scenario(library, way));
+    }
+}
+
 /// A mounted store.
 pub(crate) struct Mount {
     /// The directory behind the mount.

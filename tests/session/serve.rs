@@ -31,6 +31,7 @@ use crate::harness::pattern;
 use crate::harness::succeed;
 use crate::harness::wait;
 use crate::harness::with_each_library;
+use crate::harness::with_each_transport;
 
 fn errno<T>(outcome: io::Result<T>) -> i32 {
     outcome.map(|_| 0).unwrap_or_else(|err| err.raw_os_error().unwrap())
@@ -158,28 +159,26 @@ fn renames_replace_or_not_as_asked() {
 
 #[test]
 fn sixteen_readers_get_their_own_bytes() {
-    for clone_fd in [false, true] {
-        with_each_library(|library| {
-            let mount = Mount::with(library, |options| options.clone_fd = clone_fd);
-            let data = pattern(8 << 20);
-            mount.put("data", &data);
-            thread::scope(|scope| {
-                for reader in 0..16u64 {
-                    let (mount, data) = (&mount, &data);
-                    scope.spawn(move || {
-                        let file = File::open(mount.path("data")).unwrap();
-                        let mut offset = reader * 7919;
-                        for round in 0..100 {
-                            offset = (offset * 6364136223 + 1442695041) % (data.len() as u64 - 70_000);
-                            let mut buf = vec![0; 1 + (round * 701) % 70_000];
-                            file.read_exact_at(&mut buf, offset).unwrap();
-                            assert!(buf == data[offset as usize..][..buf.len()], "{offset} {}", buf.len());
-                        }
-                    });
-                }
-            });
+    with_each_transport(|library, way| {
+        let mount = Mount::with(library, way);
+        let data = pattern(8 << 20);
+        mount.put("data", &data);
+        thread::scope(|scope| {
+            for reader in 0..16u64 {
+                let (mount, data) = (&mount, &data);
+                scope.spawn(move || {
+                    let file = File::open(mount.path("data")).unwrap();
+                    let mut offset = reader * 7919;
+                    for round in 0..100 {
+                        offset = (offset * 6364136223 + 1442695041) % (data.len() as u64 - 70_000);
+                        let mut buf = vec![0; 1 + (round * 701) % 70_000];
+                        file.read_exact_at(&mut buf, offset).unwrap();
+                        assert!(buf == data[offset as usize..][..buf.len()], "{offset} {}", buf.len());
+                    }
+                });
+            }
         });
-    }
+    });
 }
 
 #[test]
@@ -232,21 +231,19 @@ fn absent_names_are_believed_for_as_long_as_it_was_said() {
 
 #[test]
 fn ctrl_c_ends_a_read_that_waits() {
-    for clone_fd in [false, true] {
-        with_each_library(|library| {
-            let mount = Mount::with(library, |options| options.clone_fd = clone_fd);
-            mount.put("wait", b"x");
-            mount.put("file", b"y");
-            let mut reader = cat(&mount.path("wait"));
-            eventually("the read waits", || mount.gate.waiting() == 1);
-            assert_eq!(fs::read(mount.path("file")).unwrap(), b"y", "others are served meanwhile");
-            kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGINT).unwrap();
-            wait(&mut reader);
-            assert_eq!(mount.gate.interrupted(), 1);
-            mount.gate.open();
-            assert_eq!(fs::read(mount.path("wait")).unwrap(), b"x", "the next read is not interrupted");
-        });
-    }
+    with_each_transport(|library, way| {
+        let mount = Mount::with(library, way);
+        mount.put("wait", b"x");
+        mount.put("file", b"y");
+        let mut reader = cat(&mount.path("wait"));
+        eventually("the read waits", || mount.gate.waiting() == 1);
+        assert_eq!(fs::read(mount.path("file")).unwrap(), b"y", "others are served meanwhile");
+        kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGINT).unwrap();
+        wait(&mut reader);
+        assert_eq!(mount.gate.interrupted(), 1);
+        mount.gate.open();
+        assert_eq!(fs::read(mount.path("wait")).unwrap(), b"x", "the next read is not interrupted");
+    });
 }
 
 #[test]
@@ -362,8 +359,8 @@ fn a_panic_fails_one_request_only() {
 
 #[test]
 fn many_waiting_reads_do_not_keep_others_from_being_served() {
-    with_each_library(|library| {
-        let mount = Mount::new(library);
+    with_each_transport(|library, way| {
+        let mount = Mount::with(library, way);
         mount.put("file", b"y");
         let mut readers: Vec<_> = (0..40)
             .map(|number| {

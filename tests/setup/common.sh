@@ -21,6 +21,13 @@ make_work() {
   export TMPDIR="$work/tmp"
 }
 
+# Has the kernel offer FUSE over io_uring, which it does not by default, until `clean_work`. Where that may not be, mounts go
+# on without, which is tried or said then.
+allow_io_uring() {
+  local switch=/sys/module/fuse/parameters/enable_uring
+  if [ "$(cat "$switch" 2> /dev/null)" = N ] && [ -w "$switch" ] && echo Y > "$switch"; then io_uring_switch=$switch; fi
+}
+
 mounts_left() { awk -v dir="$work/" 'index($2, dir) == 1 { print $2 }' /proc/mounts; }
 
 # This script itself is none of them: its own environment is from before `make_work`.
@@ -37,6 +44,7 @@ processes_left() {
 # Ends the cluster, then everything else in the work directory. Fails if there was anything else.
 clean_work() {
   local left=0 place pid
+  if [ -n "${io_uring_switch:-}" ]; then echo N > "$io_uring_switch" || left=1; fi
   if [ -x "$work/cluster/cluster" ]; then "$work/cluster/cluster" stop || left=1; fi
   for place in $(mounts_left); do
     echo "left behind: a mount at $place" >&2

@@ -24,6 +24,7 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
 use crate::spans;
+use crate::threads;
 
 /// Threads that drive the connections. They only move bytes; the work is done by the callers.
 const THREADS_MAX: usize = 4;
@@ -44,6 +45,8 @@ impl Bridge {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("alluxio-net")
+            // Those for calls that block start where they are needed first.
+            .on_thread_start(threads::unbind)
             .enable_all()
             .build()
             .map_err(|err| FsError::because(Fault::Io, format!("cannot start the network threads: {err}")))?;
