@@ -169,12 +169,13 @@ impl CachedFile {
         state.pages.len() as u64 == u64::from(self.version.pages(self.page_size))
     }
 
-    /// Opens the files, for as long as what is returned lives. Those that are missing are made, if `make` says so.
+    /// Opens the files, for as long as what is returned lives. Those that are missing are made, if `make` says so, and there
+    /// is no page: else somebody has removed them, and new ones would have holes in place of the pages.
     fn files(&self, state: &mut State, make: bool) -> io::Result<Arc<Files>> {
         if let Some(files) = state.files.upgrade() {
             return Ok(files);
         }
-        let (data, list) = self.directory.open(&self.version, make)?;
+        let (data, list) = self.directory.open(&self.version, make && state.pages.is_empty())?;
         let files = Arc::new(Files { data: Arc::new(data), list });
         state.files = Arc::downgrade(&files);
         Ok(files)
@@ -219,7 +220,7 @@ impl CachedFile {
     }
 
     /// Puts page `index` there, at `time`; `count` is told whether a kernel's reader counts on it. Returns false if it is there
-    /// already or nothing is put here any more.
+    /// already or nothing is put here any more. Fails with NotFound if the files of other pages are gone.
     pub(super) fn put(
         &self,
         index: u32,

@@ -294,9 +294,13 @@ impl Store {
     /// Drops all pages of `version`: how many there were.
     pub(super) fn drop_file(&self, version: Version) -> usize {
         let file = self.file(version);
-        let dropped = file.pages().into_iter().filter(|(index, _)| self.drop_page(&file, *index)).count();
+        let dropped = self.drop_pages(&file);
         self.let_go(&file);
         dropped
+    }
+
+    fn drop_pages(&self, file: &CachedFile) -> usize {
+        file.pages().into_iter().filter(|(index, _)| self.drop_page(file, *index)).count()
     }
 
     /// Drops all pages: how many there were.
@@ -371,6 +375,12 @@ impl Store {
         match put {
             Ok(true) => self.counters.written.add(bytes.len() as u64),
             Ok(false) => place.order.lock().release(weight),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                place.order.lock().release(weight);
+                self.counters.failed.add(1);
+                let dropped = self.drop_pages(file);
+                log::warn!("{} is gone from the disk, with {dropped} pages: {err}", file.version.name());
+            }
             Err(err) => {
                 place.order.lock().release(weight);
                 self.counters.failed.add(1);
@@ -410,9 +420,13 @@ impl Store {
     }
 
     /// Brings back what is in the directories, and gives up what is too much.
-    fn restore(&self) {
+    pub(super) fn restore(&self) {
         let mut seen = 0;
         for (number, place) in self.places.iter().enumerate() {
+            // Pages are put into a new one already: what is half made there is not what a process has left.
+            if place.counted.load(Ordering::Acquire) {
+                continue;
+            }
             for version in place.directory.versions() {
                 if self.ending.load(Ordering::Relaxed) {
                     return;

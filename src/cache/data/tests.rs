@@ -243,6 +243,44 @@ fn a_directory_that_is_removed_costs_its_pages_and_no_read() {
     assert_eq!(loaded(&cache), before, "it is kept again");
 }
 
+/// The pages whose bytes went with it must not be holes in a new one, which the kernel would read.
+#[test]
+fn a_data_file_that_is_removed_takes_its_pages_along() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(5, 3 * PAGE + 1000);
+    place.write("file", &content);
+    let cache = place.cache();
+    assert!(read(&cache, "file", 0, 2 * PAGE as usize) == content[..2 * PAGE as usize]);
+    settle(&cache);
+    let [data] = &place.data_files()[..] else { panic!("one file") };
+    fs::remove_file(data).unwrap();
+    read(&cache, "file", 2 * PAGE, 2 * PAGE as usize);
+    settle(&cache);
+    eventually(|| {
+        read_all(&cache, "file", &content);
+        is_passed(&cache, "file")
+    });
+    let [data] = &place.data_files()[..] else { panic!("one file") };
+    assert!(fs::read(data).unwrap() == content);
+}
+
+/// A page may be put into a new directory while what was there before is looked for.
+#[test]
+fn what_is_half_made_in_a_new_directory_is_not_taken_for_a_leftover() {
+    let place = Place::new(20, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let paths = store.paths(&Version { origin: 1, id: 2, size: 3, mtime });
+    fs::create_dir_all(paths.data.parent().unwrap()).unwrap();
+    fs::write(&paths.data, b"").unwrap();
+    store.restore();
+    assert!(paths.data.exists());
+    // An earlier process cannot be half way.
+    drop(store);
+    Store::open(&place.options).unwrap().restore();
+    assert!(!paths.data.exists());
+}
+
 #[test]
 fn the_limit_is_never_passed() {
     for policy in [Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Unevictable] {
