@@ -295,13 +295,25 @@ impl Mount {
 
     /// How often the daemon has counted `what`, as it logs that on SIGQUIT.
     pub(crate) fn counted(&self, what: &str) -> u64 {
-        let before = self.logged("Counted: ").len();
-        process::signal(self.pid(), Signal::SIGQUIT);
-        wait_until("the daemon logs its state", PATIENCE, || self.logged("Counted: ").len() > before);
+        self.log_state();
         let line = self.logged("Counted: ").pop().expect("just seen");
         let (_, samples) = line.split_once("Counted: ").expect("it has that text");
         let value = samples.split(", ").find_map(|sample| sample.strip_suffix(what)?.strip_suffix(' '));
         value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// How many files and directories the daemon has open, as it logs that on SIGQUIT.
+    pub(crate) fn open_handles(&self) -> u64 {
+        self.log_state();
+        let line = self.logged(" open files and directories").pop().expect("logged before what is counted");
+        let (before, _) = line.split_once(" open files").expect("it has that text");
+        before.rsplit(' ').next().expect("at least one word").parse().unwrap()
+    }
+
+    fn log_state(&self) {
+        let before = self.logged("Counted: ").len();
+        process::signal(self.pid(), Signal::SIGQUIT);
+        wait_until("the daemon logs its state", PATIENCE, || self.logged("Counted: ").len() > before);
     }
 
     /// Unmounts by force while it hangs; panics unless the mount is gone soon.
