@@ -1,8 +1,8 @@
 //! All pages in all directories: finds them, puts them there by threads of its own, gives up others for them, brings back
 //! what an earlier process left. Knows no backend.
 //!
-//! Lock order: `files`, then a file's own lock, then an [`Order`]. A file's lock may be held across a write to the disk, so
-//! under `files` it is taken only of a file that is not in use.
+//! Lock order: one of `loading`, then `files`, then a file's own lock, then an [`Order`]. A file's lock may be held across a
+//! write to the disk, so under `files` it is taken only of a file that is not in use.
 //! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room for it was promised, and room is promised only when the files of what had to
 //! go are gone: the directories never hold more than their limits.
 
@@ -48,6 +48,9 @@ const SHUN: u64 = 30;
 
 /// The same after there was no room to be had.
 pub(super) const FULL: u64 = 2;
+
+/// Files that may be looked for on disk at once.
+const LOADS: usize = 64;
 
 /// Files brought back between two looks whether something more urgent is to be done.
 const RESTORE_STEP: usize = 64;
@@ -121,6 +124,9 @@ pub(super) struct Store {
     page_size: u64,
     ttl: Option<u64>,
     clock: Clock,
+    /// Held from the look whether a file is on disk until it is in the table, by [`Version::id`]: a list that is read while
+    /// pages are put would be cut, and the pages that it does not name punched.
+    loading: [Mutex<()>; LOADS],
     files: Mutex<Table>,
     next_number: AtomicU64,
     pub(super) counters: Counters,
@@ -159,6 +165,7 @@ impl Store {
             page_size: options.page_size,
             ttl: options.ttl,
             clock: Arc::clone(&options.clock),
+            loading: [const { Mutex::new(()) }; LOADS],
             files: Mutex::default(),
             next_number: AtomicU64::new(0),
             counters: Counters::default(),
@@ -196,8 +203,13 @@ impl Store {
 
     /// The file `version`, with the pages of it that are there.
     pub(super) fn file(&self, version: Version) -> Arc<CachedFile> {
-        if let Some(file) = self.files.lock().by_version.get(&version) {
-            return Arc::clone(file);
+        let known = || self.files.lock().by_version.get(&version).cloned();
+        if let Some(file) = known() {
+            return file;
+        }
+        let _loading = self.loading[(version.id % LOADS as u64) as usize].lock();
+        if let Some(file) = known() {
+            return file;
         }
         let place = self.place_of(&version);
         let new = || {
@@ -217,14 +229,11 @@ impl Store {
         self.add(file)
     }
 
-    /// Puts `file` into the table, unless it is there by now.
+    /// Puts `file` into the table, where it is not.
     fn add(&self, file: CachedFile) -> Arc<CachedFile> {
         let pages = file.pages();
-        let mut files = self.files.lock();
-        if let Some(known) = files.by_version.get(&file.version) {
-            return Arc::clone(known);
-        }
         let file = Arc::new(file);
+        let mut files = self.files.lock();
         files.by_version.insert(file.version, Arc::clone(&file));
         files.by_number.insert(file.number, Arc::clone(&file));
         let mut order = self.places[file.place].order.lock();
@@ -344,7 +353,7 @@ impl Store {
     }
 
     /// Puts a page on disk, others making room.
-    fn put(&self, file: &CachedFile, index: u32, bytes: &Slices) {
+    pub(super) fn put(&self, file: &CachedFile, index: u32, bytes: &Slices) {
         let place = &self.places[file.place];
         let weight = file.weight(index);
         if file.has(index) {

@@ -282,6 +282,34 @@ fn what_is_half_made_in_a_new_directory_is_not_taken_for_a_leftover() {
 }
 
 #[test]
+fn whoever_comes_first_to_a_file_takes_no_page_from_others() {
+    const READERS: u32 = 8;
+    let place = Place::new(100_000, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let content = bytes(8, PAGE);
+    for id in 0..200 {
+        let version = Version { origin: 1, id, size: u64::from(READERS) * PAGE, mtime };
+        let barrier = std::sync::Barrier::new(READERS as usize);
+        std::thread::scope(|scope| {
+            for index in 0..READERS {
+                let (store, barrier, content) = (&store, &barrier, &content);
+                scope.spawn(move || {
+                    barrier.wait();
+                    store.put(&store.file(version), index, &Bytes::copy_from_slice(content).into());
+                });
+            }
+        });
+        let file = store.file(version);
+        for index in 0..READERS {
+            let found = store.read(&file, index, 0, PAGE as usize);
+            assert!(found.is_some_and(|found| found == content), "page {index} of file {id}");
+        }
+        store.drop_file(version);
+    }
+}
+
+#[test]
 fn the_limit_is_never_passed() {
     for policy in [Policy::Lru, Policy::Lfu, Policy::Fifo, Policy::Unevictable] {
         let place = Place::new(5, policy);
