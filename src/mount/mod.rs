@@ -479,6 +479,7 @@ fn serve_logged(
     };
     let signals = signals.call(received).map_err(|err| Failure::because("cannot wait for signals", err))?;
     let stopper = session.stopper();
+    let serving = session.start().map_err(|err| Failure::because("cannot start workers", err))?;
     let abandoned = move || {
         if let Err(err) = stopper.stop(Stop::Force) {
             log::error!("{err}");
@@ -487,7 +488,7 @@ fn serve_logged(
     launch.mounted(abandoned);
     systemd::ready(plan.path(), &plan.point);
 
-    let outcome = session.run();
+    let outcome = serving.wait();
     systemd::stopping(&plan.point);
     drop(door);
     let unfinished = vfs.finish(FINISH_LIMIT);

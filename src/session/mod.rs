@@ -87,7 +87,7 @@ pub use self::probe::Probe;
 pub use self::probe::ReadRequest;
 pub use fuse_sys::Choice as LibraryChoice;
 
-/// A mounted file system. Dropped, it is unmounted.
+/// A mounted file system that nobody serves yet. Dropped, it is unmounted.
 ///
 /// The fields go in their order: what holds the device open, then what unmounts, then the check that it worked.
 pub struct Session {
@@ -97,11 +97,19 @@ pub struct Session {
     queues: Option<Arc<Queues>>,
     end: End,
     limits: Limits,
-    /// For stoppers; the pools belong to `run`.
+    /// For stoppers; the pools belong to [`Serving`].
     pools: Pools,
     library: String,
     libfuse_loop: bool,
     activity: Arc<Activity>,
+}
+
+/// A mounted file system with its workers. Dropped, it is unmounted.
+pub struct Serving {
+    session: Session,
+    /// None if libfuse serves by its own loop.
+    pools: Vec<Arc<Pool>>,
+    _figures: metrics::Registration,
 }
 
 /// What workers use.
@@ -136,7 +144,7 @@ pub fn libraries() -> [(u32, Result<String, String>); 2] {
 }
 
 impl Session {
-    /// Mounts, and agrees with the kernel on how to go on. Requests wait until [`Self::run`].
+    /// Mounts, and agrees with the kernel on how to go on. Requests wait until [`Self::start`].
     pub fn mount(options: &SessionOptions, vfs: Arc<Vfs>) -> Result<Self, MountError> {
         wall::install_hook();
         let library = fuse_sys::open(options.library).map_err(MountError::Library)?;
@@ -207,23 +215,23 @@ impl Session {
         Ok(Self { device, live, queues, end, limits, pools, library: name, libfuse_loop, activity })
     }
 
-    /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
-    pub fn run(self) -> io::Result<()> {
-        if self.libfuse_loop {
-            info!("Serving by libfuse's own loop");
-            return self.live.mounted.loop_of_libfuse(self.limits.max_threads, self.limits.max_idle);
+    /// Starts the workers. When it returns, all of them wait for requests.
+    pub fn start(self) -> io::Result<Serving> {
+        let pools = if self.libfuse_loop { Vec::new() } else { self.start_pools()? };
+        if let Some(queues) = &self.queues {
+            queues.wait_for_workers();
         }
-        let pools = self.start_pools()?;
         let known = pools.iter().map(Arc::downgrade).collect();
-        self.pools.set(known).expect("a session runs once, as running consumes it");
-        let _figures = tell_figures(Arc::clone(&self.pools), self.end.0.clone());
-        let path = self.end.0.path().display().to_string();
-        info!("Serving {path}");
-        let outcome = pools.iter().map(|pool| self.wait_for(pool, &pools)).fold(Ok(()), Result::and);
-        drop(pools);
-        drop(self);
-        info!("The mount at {path} has ended");
-        outcome
+        self.pools.set(known).expect("a session starts once, as that consumes it");
+        let figures = tell_figures(Arc::clone(&self.pools), self.end.0.clone());
+        let by = if self.libfuse_loop { " by libfuse's own loop" } else { "" };
+        info!("Serving {}{by}", self.end.0.path().display());
+        Ok(Serving { session: self, pools, _figures: figures })
+    }
+
+    /// Starts the workers, and serves until the file system is unmounted.
+    pub fn run(self) -> io::Result<()> {
+        self.start()?.wait()
     }
 
     fn start_pools(&self) -> io::Result<Vec<Arc<Pool>>> {
@@ -244,20 +252,6 @@ impl Session {
             }
         }
         Ok(pools)
-    }
-
-    /// Waits for one of `pools` to end, and sees to it that the others do. It ends with the mount, unless nothing can be received
-    /// any more by its way.
-    fn wait_for(&self, pool: &Pool, pools: &[Arc<Pool>]) -> io::Result<()> {
-        let outcome = pool.wait();
-        if outcome.is_err()
-            && pools.len() > 1
-            && let Err(err) = self.end.0.abort()
-        {
-            warn!("The connection cannot be aborted: {err}");
-        }
-        pools.iter().for_each(|pool| pool.cancel_all());
-        outcome
     }
 
     /// What ends the session from another thread.
@@ -283,6 +277,35 @@ impl Session {
     /// The library in use, its version and file.
     pub fn library(&self) -> &str {
         &self.library
+    }
+}
+
+impl Serving {
+    /// Serves until the file system is unmounted, from wherever. Afterwards no worker is left and no mount.
+    pub fn wait(self) -> io::Result<()> {
+        let Session { live, limits, end, libfuse_loop, .. } = &self.session;
+        if *libfuse_loop {
+            return live.mounted.loop_of_libfuse(limits.max_threads, limits.max_idle);
+        }
+        let path = end.0.path().display().to_string();
+        let outcome = self.pools.iter().map(|pool| self.wait_for(pool)).fold(Ok(()), Result::and);
+        drop(self);
+        info!("The mount at {path} has ended");
+        outcome
+    }
+
+    /// Waits for `pool` to end, and sees to it that the others do. It ends with the mount, unless nothing can be received any more
+    /// by its way.
+    fn wait_for(&self, pool: &Pool) -> io::Result<()> {
+        let outcome = pool.wait();
+        if outcome.is_err()
+            && self.pools.len() > 1
+            && let Err(err) = self.session.end.0.abort()
+        {
+            warn!("The connection cannot be aborted: {err}");
+        }
+        self.pools.iter().for_each(|pool| pool.cancel_all());
+        outcome
     }
 }
 
@@ -357,7 +380,7 @@ pub enum Stop {
     Force,
 }
 
-/// Ends a session from outside of [`Session::run`], which then returns.
+/// Ends a session from outside of [`Serving::wait`], which then returns.
 #[derive(Clone)]
 pub struct Stopper {
     place: Place,
@@ -385,8 +408,9 @@ impl Stopper {
         aborted.and(detached)
     }
 
-    /// Whether the kernel may still send requests.
-    fn is_connected(&self) -> bool {
+    /// Whether the kernel may still send requests. It may after an unmount: as long as somebody uses what was detached, or another
+    /// mount namespace has a copy of the mount.
+    pub fn is_connected(&self) -> bool {
         let Some(device) = self.device.upgrade() else { return false };
         let mut polled = [PollFd::new(device.as_fd(), PollFlags::empty())];
         let asked = poll(&mut polled, PollTimeout::ZERO);

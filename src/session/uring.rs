@@ -7,9 +7,10 @@
 //! still comes there: FORGET and INTERRUPT, and all until every queue has a worker.
 //!
 //! All workers of a queue start with the mount, and stay. A request for which there is no free entry is given to one that
-//! replies later, not to one that is new: a pool that grows with the need would leave it behind requests that hang. And an
-//! entry cannot be taken back while the mount lives. The kernel takes the free entry that was used last, so that the
-//! memory of those that are never needed at a time is never touched.
+//! replies later, not to one that is new: a pool that grows with the need would leave it behind requests that hang. So would a
+//! mount that is used while its workers start, as the kernel begins when each queue has one entry: nobody is told of the mount
+//! before all have theirs. And an entry cannot be taken back while the mount lives. The kernel takes the free entry that was
+//! used last, so that the memory of those that are never needed at a time is never touched.
 //!
 //! Both ways share the memory of an entry: the request is copied out of it, like by read(2), and the reply into it.
 //!
@@ -29,6 +30,7 @@ use log::error;
 use log::info;
 use log::warn;
 use nix::errno::Errno;
+use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use super::abi::InHeader;
@@ -71,6 +73,10 @@ pub(super) struct Queues {
     count: u16,
     /// Most bytes of data of a request or reply.
     payload: usize,
+    /// Workers that have not told the kernel of their entry yet.
+    starting: Mutex<usize>,
+    /// Notified when there are none.
+    all_started: Condvar,
     /// Nobody waits on it. It was made before the kernel was asked, and tells the kernel if it has to go on without.
     spare: Mutex<Ring>,
 }
@@ -92,7 +98,16 @@ impl Queues {
         let last = possible.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<u16>().ok());
         let last = last.ok_or_else(|| io::Error::other(format!("{POSSIBLE} says {possible:?}")))?;
         let payload = max_write.next_multiple_of(page_size());
-        Ok(Self { count: last + 1, payload, spare: Mutex::new(spare) })
+        let (starting, all_started) = (Mutex::new(0), Condvar::new());
+        Ok(Self { count: last + 1, payload, starting, all_started, spare: Mutex::new(spare) })
+    }
+
+    /// Waits until the kernel knows the entries of all workers that there are, or has refused them.
+    pub(super) fn wait_for_workers(&self) {
+        let mut starting = self.starting.lock();
+        while *starting > 0 {
+            self.all_started.wait(&mut starting);
+        }
     }
 
     /// How many queues there must be; each needs a worker.
@@ -109,8 +124,10 @@ impl Queues {
     pub(super) fn port(self: &Arc<Self>, queue: u16, device: &Arc<OwnedFd>) -> io::Result<Box<dyn Port>> {
         let entry = Arc::new(RingEntry::new(self.payload)?);
         let (queues, device) = (Arc::clone(self), Arc::clone(device));
+        let ring = new_ring()?;
         Ok(Box::new(QueuePort {
-            ring: new_ring()?,
+            ring,
+            starting: Some(Starting::new(self)),
             entry,
             device,
             queues,
@@ -198,9 +215,30 @@ fn command(
     unsafe { std::mem::transmute::<[u8; 128], Entry128>(bytes) }
 }
 
+/// A worker that has not told the kernel of its entry yet.
+struct Starting(Arc<Queues>);
+
+impl Starting {
+    fn new(queues: &Arc<Queues>) -> Self {
+        *queues.starting.lock() += 1;
+        Self(Arc::clone(queues))
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let mut starting = self.0.starting.lock();
+        *starting -= 1;
+        if *starting == 0 {
+            self.0.all_started.notify_all();
+        }
+    }
+}
+
 /// One worker's entry in a queue.
 struct QueuePort {
     ring: Ring,
+    starting: Option<Starting>,
     entry: Arc<RingEntry>,
     device: Arc<OwnedFd>,
     queues: Arc<Queues>,
@@ -228,14 +266,18 @@ impl Port for QueuePort {
     fn receive(&mut self, buffer: &mut Buffer) -> io::Result<Received> {
         match self.state {
             State::Refused => return transport::receive(self.device.as_fd(), buffer),
-            State::New => match self.register() {
-                Ok(()) => self.state = State::Registered,
-                Err(err) => {
-                    self.refused();
-                    self.queues.give_up(self.device.as_fd(), &err);
-                    return Ok(Received::Again);
+            State::New => {
+                let registered = self.register();
+                self.starting = None;
+                match registered {
+                    Ok(()) => self.state = State::Registered,
+                    Err(err) => {
+                        self.refused();
+                        self.queues.give_up(self.device.as_fd(), &err);
+                        return Ok(Received::Again);
+                    }
                 }
-            },
+            }
             State::Registered | State::Waiting => {}
             State::Serving(unique) => {
                 self.entry.settle(unique);

@@ -83,7 +83,8 @@ impl Mount {
         change(&mut options);
         let session = Session::mount(&options, Arc::clone(&vfs)).unwrap();
         let stopper = session.stopper();
-        let serving = Some(thread::spawn(move || session.run()));
+        let session = session.start().unwrap();
+        let serving = Some(thread::spawn(move || session.wait()));
         Self { store, vfs, gate, stopper, point, serving }
     }
 
