@@ -385,6 +385,34 @@ fn a_second_mount_takes_the_place_of_the_first() {
 }
 
 #[test]
+fn a_signal_ends_a_mount_that_was_detached_or_is_mounted_elsewhere_as_well() {
+    let place = Place::new();
+    place.mount(&[]);
+    let pid = place.pid();
+    fs::write(place.path("mnt/file"), "data").unwrap();
+    let file = fs::File::open(place.path("mnt/file")).unwrap();
+    assert!(Command::new("umount").args(["-l", &place.text("mnt")]).status().unwrap().success());
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    wait_for("the end of a detached mount", || !is_running(pid));
+    drop(file);
+
+    place.mount(&[]);
+    let pid = place.pid();
+    // As a container has it: a mount namespace with a copy of each mount. It ends with its standard input.
+    let mut container = Command::new("unshare");
+    container.args(["--mount", "sh", "-c", "echo begun; cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut container = container.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(container.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    wait_for("the end of a mount that a container has as well", || !is_running(pid));
+    assert!(!place.is_mounted());
+    drop(container.stdin.take());
+    container.wait().unwrap();
+}
+
+#[test]
 fn the_flags_of_the_java_process_mount_in_the_foreground() {
     let place = Place::new();
     let mut command = place.command(&["-m", &place.text("mnt"), "-u", &place.text("store"), "-o", "ro"]);

@@ -125,10 +125,15 @@ impl Inner {
     /// Unmounts, whether or not somebody uses the mount: who comes here has waited as long as the settings say.
     fn stop(&self) {
         log::info!("Umounting {}", self.point.display());
-        if let Err(err) = self.stopper.stop(Stop::Soft) {
-            log::warn!("{} is cut off from those who use it: {err}", self.point.display());
-            self.cut();
-        }
+        let still_used = match self.stopper.stop(Stop::Soft) {
+            Ok(()) if self.stopper.is_connected() => {
+                "it was detached, or is mounted elsewhere as well".to_owned()
+            }
+            Ok(()) => return,
+            Err(err) => err.to_string(),
+        };
+        log::warn!("{} is cut off from those who use it: {still_used}", self.point.display());
+        self.cut();
     }
 
     fn cut(&self) {
