@@ -197,6 +197,7 @@ pub struct Slices {
     parts: SmallVec<[Bytes; 8]>,
     len: usize,
     sources: Sources,
+    mapped: bool,
 }
 
 impl Slices {
@@ -219,8 +220,35 @@ impl Slices {
         self.push(part);
     }
 
+    /// Adds `part` of the mapping of a local file at the end. It cannot be read where the file became shorter or its disk fails: the
+    /// kernel says so, a thread that reads there is ended by SIGBUS, and the process with it.
+    pub fn push_mapped(&mut self, part: Bytes) {
+        self.mapped = true;
+        self.push_from(part, Source::Local);
+    }
+
+    /// Whether some of it may be of a mapping, see [`Self::push_mapped`].
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// The bytes `from..to` of it, as many as there are, from nowhere in particular.
+    #[must_use]
+    pub fn part(&self, from: usize, to: usize) -> Self {
+        let (mut slices, mut start) = (Self { mapped: self.mapped, ..Self::new() }, 0);
+        for bytes in self.parts() {
+            let end = start + bytes.len();
+            if start < to && from < end {
+                slices.push(bytes.slice(from.saturating_sub(start)..to.min(end) - start));
+            }
+            start = end;
+        }
+        slices
+    }
+
     /// Adds all parts of `other` at the end.
     pub fn append(&mut self, other: Self) {
+        self.mapped |= other.mapped;
         self.len += other.len;
         self.parts.extend(other.parts);
         self.sources.add(other.sources);
@@ -263,5 +291,24 @@ impl From<Bytes> for Slices {
         let mut slices = Self::new();
         slices.push(part);
         slices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_bytes_are_mapped_is_known_wherever_they_go() {
+        let mut page = Slices::from(Bytes::from_static(b"abc"));
+        assert!(!page.is_mapped());
+        page.push_mapped(Bytes::from_static(b"defg"));
+        let part = page.part(1, 5);
+        assert_eq!(part.to_vec(), b"bcde");
+        let mut whole = Slices::from(Bytes::from_static(b"x"));
+        whole.append(part.from_source(Source::Memory));
+        assert!(whole.is_mapped() && whole.sources().bytes(Source::Memory) > 0);
+        assert_eq!(page.part(6, 99).to_vec(), b"g");
+        assert!(page.part(9, 99).is_empty());
     }
 }

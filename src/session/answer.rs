@@ -46,7 +46,6 @@ use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
 use crate::metrics;
-use crate::metrics::Source;
 use crate::spans;
 use crate::spans::RequestSpan;
 use crate::vfs::Entry;
@@ -293,7 +292,7 @@ fn send_data(raw: RawRequest, slices: &Slices) -> Result<(), Errno> {
         .iter()
         .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
         .collect();
-    current::set_mapped(slices.sources().bytes(Source::Local) > 0);
+    current::set_mapped(slices.is_mapped());
     let outcome = raw.reply_parts(&parts);
     current::set_mapped(false);
     outcome

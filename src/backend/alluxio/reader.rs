@@ -20,7 +20,6 @@ use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::Slices;
 use crate::metrics;
-use crate::metrics::Source;
 
 /// Opens the complete file `path`, a path in Alluxio.
 pub(super) fn open(shared: &Arc<Shared>, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
@@ -64,7 +63,7 @@ impl FileReader for Reader {
             match self.version.mapped(ctx, block)? {
                 Some(bytes) => {
                     metrics::BYTES_READ_LOCAL.add(range.end - range.start);
-                    slices.push_from(bytes.slice(range.start as usize..range.end as usize), Source::Local);
+                    slices.push_mapped(bytes.slice(range.start as usize..range.end as usize));
                 }
                 None => {
                     let start = layout.block_start(block);

@@ -271,7 +271,7 @@ impl Reader {
             match self.shared.loads.join(ctx, key)? {
                 Turn::Loaded(page) => {
                     store.counters.hit(to - from);
-                    return Ok(part(&page, from, to).from_source(Source::Memory));
+                    return Ok(page.part(from, to).from_source(Source::Memory));
                 }
                 Turn::Again => {}
                 // Somebody may have put it there since it was looked for.
@@ -296,7 +296,7 @@ impl Reader {
                     let source = page.sources().main().unwrap_or(Source::Memory);
                     if page.len() != len {
                         // Shorter than its version says: nothing to be kept.
-                        return Ok(part(&page, from.min(page.len()), to.min(page.len())).from_source(source));
+                        return Ok(page.part(from, to).from_source(source));
                     }
                     let done = load.loaded(page.clone());
                     let put = Put {
@@ -312,7 +312,7 @@ impl Reader {
                         *self.last.lock() =
                             Some((index, Some(AtHand { bytes: page.clone(), _taken: taken })));
                     }
-                    return Ok(part(&page, from, to).from_source(source));
+                    return Ok(page.part(from, to).from_source(source));
                 }
             }
         }
@@ -322,7 +322,7 @@ impl Reader {
     fn at_hand(&self, index: u32, from: usize, to: usize) -> Option<Slices> {
         let mut last = self.last.lock();
         let (known, page) = last.as_mut()?;
-        let bytes = part(&page.as_ref().filter(|_| *known == index)?.bytes, from, to);
+        let bytes = page.as_ref().filter(|_| *known == index)?.bytes.part(from, to);
         if to as u64 == self.file.version.page_len(self.shared.store.page_size(), index) {
             *page = None;
         }
@@ -365,19 +365,6 @@ impl Drop for Pin {
         self.shared.store.unpin(&self.file);
         self.shared.store.let_go(&self.file);
     }
-}
-
-/// The bytes `from..to` of `page`.
-fn part(page: &Slices, from: usize, to: usize) -> Slices {
-    let (mut slices, mut start) = (Slices::new(), 0);
-    for bytes in page.parts() {
-        let end = start + bytes.len();
-        if start < to && from < end {
-            slices.push(bytes.slice(from.saturating_sub(start)..to.min(end) - start));
-        }
-        start = end;
-    }
-    slices
 }
 
 impl FileReader for Reader {
