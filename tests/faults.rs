@@ -191,6 +191,8 @@ fn a_worker_that_hangs_is_left_for_the_other() {
             drop(hung);
             content::check_file(&mount.path().join(&name), 9, SIZE).unwrap();
         }
+        // Who has waited for a worker in vain does not wait for it again at the next file.
+        assert!(mount.counted("opens for reading (error)") <= 2);
         mount.unmount();
     }
 }

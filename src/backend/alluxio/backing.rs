@@ -38,10 +38,7 @@ pub(super) async fn backing(
     };
     let info = blocks.info(0).await.map_err(|_| NoBacking::Failed)?;
     let holders = shared.workers.holders(&info).await;
-    let options = &shared.options;
-    let Some(worker) = holders.iter().find(|worker| worker.local && worker.short_circuit(options)) else {
-        return Err(NoBacking::Remote);
-    };
+    let Some(worker) = shared.workers.near(&holders) else { return Err(NoBacking::Remote) };
     let len = blocks.layout().block_len(0);
     match local_block::open(shared, worker, info.block_id(), len, blocks.promotes()).await {
         Ok(Opened::Here(file, lease)) => {

@@ -247,10 +247,7 @@ impl Version {
     async fn map(&self, block: usize) -> Result<Option<Bytes>> {
         let info = self.blocks.info(block).await?;
         let holders = self.shared.workers.holders(&info).await;
-        let options = &self.shared.options;
-        let Some(worker) = holders.iter().find(|worker| worker.local && worker.short_circuit(options)) else {
-            return Ok(None);
-        };
+        let Some(worker) = self.shared.workers.near(&holders) else { return Ok(None) };
         let len = self.layout.block_len(block);
         match local_block::map(&self.shared, worker, info.block_id(), len, self.blocks.promotes()).await {
             Ok(local_block::Found::Mapped(bytes)) => {

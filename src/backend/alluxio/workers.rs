@@ -102,6 +102,12 @@ impl Workers {
         workers
     }
 
+    /// The one of `holders` whose block files are looked for on this host. None that failed lately: nobody is to wait for it again
+    /// while another has the block.
+    pub(super) fn near<'a>(&self, holders: &'a [Worker]) -> Option<&'a Worker> {
+        holders.iter().find(|worker| worker.short_circuit(&self.options) && !self.is_shunned(&worker.address))
+    }
+
     /// A worker to write a block of `block_size` to, none of `excluded`.
     pub(super) async fn for_write(&self, block_size: u64, excluded: &[HostPort]) -> Result<Worker> {
         self.choose(&self.options.write_policy, 0, block_size, excluded).await
