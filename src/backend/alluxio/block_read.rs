@@ -117,7 +117,7 @@ struct Known {
 /// Why a round over all workers failed.
 struct Lost {
     error: FsError,
-    /// Whether some worker could not be reached, so that waiting may help.
+    /// Whether some worker could not be reached or was too busy, so that waiting may help.
     unreachable: bool,
     /// Whether another round is of no use.
     hopeless: bool,
@@ -169,6 +169,14 @@ impl Blocks {
     pub(super) fn take_over(&self, fresh: &Self) {
         let confirmed = *fresh.confirmed.lock();
         *self.confirmed.lock() = confirmed;
+        // What was confirmed is this place.
+        if let (Ufs::Present(copy), Ufs::Present(fresh)) = (&self.ufs, &fresh.ufs) {
+            let fresh = Arc::clone(&fresh.lock());
+            let mut copy = copy.lock();
+            if copy.place != fresh.place {
+                *copy = fresh;
+            }
+        }
         let fresh = fresh.known.lock();
         for (known, fresh) in self.known.lock().iter_mut().zip(fresh.iter()) {
             known.info = Arc::clone(&fresh.info);
@@ -414,15 +422,19 @@ impl Blocks {
         sink: &Sink,
     ) -> Result<Range<u64>, Failure> {
         let server = self.shared.connections.worker(worker)?;
-        let start = sink.offset() - self.layout.block_start(block);
-        let range = start..start + sink.missing();
-        let request = self.request(info, &range, ufs, sequential);
-        let mut result = read_stream::read(&self.shared, &server, request.clone(), sink).await;
+        let attempt = async || {
+            let start = sink.offset() - self.layout.block_start(block);
+            let range = start..start + sink.missing();
+            let request = self.request(info, &range, ufs.clone(), sequential);
+            read_stream::read(&self.shared, &server, request, sink).await.map(|()| range)
+        };
+        let mut result = attempt().await;
         if matches!(&result, Err(failure) if failure.class == Class::Unauthenticated) {
-            result = read_stream::read(&self.shared, &server, request, sink).await;
+            // For what is missing now: some of it may have come.
+            result = attempt().await;
         }
         match result {
-            Ok(()) => {
+            Ok(range) => {
                 self.shared.workers.worked(&worker.address);
                 Ok(range)
             }
@@ -585,7 +597,8 @@ impl Lost {
     }
 
     fn note(&mut self, failure: Failure) {
-        self.unreachable |= failure.class == Class::Connection;
+        // One that says that it is busy may have time later.
+        self.unreachable |= failure.class == Class::Connection || failure.error.fault() == Fault::Unavailable;
         self.error = match failure.error.fault() {
             // The name exists; it is the block that is gone.
             Fault::NotFound => FsError::because(Fault::Io, failure.error.to_string()),
