@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use common::attributes::xattr;
@@ -211,6 +212,37 @@ fn a_file_that_is_written_through_can_be_renamed_meanwhile() {
         assert_eq!(fs::read(below.join("to")).unwrap(), b"one two", "{write_type}");
         assert_eq!(names(&below), ["to"], "{write_type}");
         mount.unmount();
+    }
+}
+
+#[test]
+fn the_end_of_a_file_that_another_client_has_moved_is_not_that_of_what_took_its_place() {
+    let cluster = Cluster::get();
+    for write_type in ["MUST_CACHE", "ASYNC_THROUGH"] {
+        let dir = cluster.directory("rotated");
+        let start = || {
+            Spec::alluxio(&cluster, &dir.path)
+                .property("alluxio.user.file.writetype.default", write_type)
+                .start()
+        };
+        let (mount, other) = (start(), start());
+        let mut old = File::create(mount.path().join("log")).unwrap();
+        old.write_all(b"old bytes").unwrap();
+        // For a second the client goes by what the master has said.
+        thread::sleep(Duration::from_millis(1100));
+        fs::rename(other.path().join("log"), other.path().join("log.1")).unwrap();
+        let mut new = File::create(other.path().join("log")).unwrap();
+        new.write_all(b"new").unwrap();
+        drop(old);
+        new.write_all(b" bytes").unwrap();
+        drop(new);
+        for (name, content) in [("log", "new bytes"), ("log.1", "old bytes")] {
+            let path = other.path().join(name);
+            let is_there = || fs::read(&path).is_ok_and(|found| found == content.as_bytes());
+            assert!(holds_within(LIMIT, is_there), "{write_type}: {name} is {:?}", fs::read(&path));
+        }
+        mount.unmount();
+        other.unmount();
     }
 }
 

@@ -67,7 +67,7 @@ impl IncompleteFile {
         self.path = to;
     }
 
-    /// Whether the master has to be asked what the path stands for, before it is asked for a block.
+    /// Whether the master has to be asked what the path stands for, before it is asked for a block or told that all is written.
     pub(super) fn is_uncertain(&self) -> bool {
         self.asked || self.seen.elapsed() > SEEN_FOR
     }

@@ -258,10 +258,8 @@ impl Job {
         }
         self.follow_rename();
         let through = ufs.is_some();
-        match self.shared.master.complete_file(&self.file, &self.at, ufs.clone()).await {
-            Err(err) if self.was_renamed(&err).await => {
-                self.shared.master.complete_file(&self.file, &self.at, ufs).await?;
-            }
+        match self.complete(ufs.clone()).await {
+            Err(err) if self.was_renamed(&err).await => self.complete(ufs).await?,
             result => result?,
         }
         if through && let Err(err) = self.tell_ufs().await {
@@ -269,6 +267,15 @@ impl Job {
         }
         metrics::CLOSE_ALLUXIO_OUT_STREAM.record(begun.elapsed());
         Ok(())
+    }
+
+    /// The master's call goes by path, and completes whatever is being written there: after some time that may be another file.
+    async fn complete(&mut self, ufs: Option<UfsEnd>) -> Result<()> {
+        if self.file.is_uncertain() {
+            let info = self.shared.master.known_status(self.file.path()).await?;
+            self.file.reconcile(&info)?;
+        }
+        self.shared.master.complete_file(&self.file, &self.at, ufs).await
     }
 
     /// What was changed while the file was being written, the master has not passed on: it does so for complete
