@@ -3,6 +3,9 @@
 //!
 //! What was sent is kept up to a bound. As long as all of it is kept, a failure only costs another attempt at
 //! another worker. Dropped without a commit, the worker forgets what it got.
+//!
+//! A file of the under file system is not sent again once a worker was lost that may have begun it: that worker removes it by
+//! its name when it notices, however late, and would remove what another has written there.
 
 use std::fs::File;
 use std::io;
@@ -82,6 +85,8 @@ pub(super) struct Writing {
     flushed: u64,
     /// All that was sent, or nothing once it is more than [`KEPT_MAX`].
     kept: Option<Vec<Chunk>>,
+    /// A worker was asked to begin, and has not said that it could not.
+    begun: bool,
     /// Who has the stream, or had it last.
     worker: Option<HostPort>,
     /// Workers that failed with this target.
@@ -119,6 +124,7 @@ impl Writing {
             written: 0,
             flushed: 0,
             kept: Some(Vec::new()),
+            begun: false,
             worker: None,
             excluded: Vec::new(),
             apart_from: Vec::new(),
@@ -262,9 +268,11 @@ impl Writing {
             }
             self.excluded.push(worker);
         }
-        if self.kept.is_none() {
+        let lost = self.begun && failure.class == Class::Connection;
+        if self.kept.is_none() || lost && matches!(self.target, Target::UfsFile(_)) {
             return Err(failure.error);
         }
+        self.begun = false;
         if self.choose().await.is_ok() {
             log::debug!("{}, trying another worker", failure.error);
             return Ok(());
@@ -301,6 +309,7 @@ impl Writing {
         let worker = self.choose().await?;
         self.worker = Some(worker.address.clone());
         let mut stream = self.connect(&worker, reserve).await?;
+        self.begun = true;
         let mut offset = 0;
         for part in kept {
             let length = part.len() as u64;
