@@ -15,7 +15,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
+use log::error;
 use log::info;
 use log::warn;
 use nix::errno::Errno;
@@ -26,6 +29,9 @@ use crate::metrics;
 
 /// The device of the kernel's FUSE.
 pub(super) const DEVICE: &str = "/dev/fuse";
+
+/// How long a worker waits that has no memory for a request.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A way for requests, shared by the workers.
 pub(super) trait Transport: Send + Sync {
@@ -151,7 +157,16 @@ fn clone(device: BorrowedFd<'_>) -> io::Result<File> {
 
 /// Reads one request, whole, as the kernel gives them.
 pub(super) fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Received> {
-    match nix::unistd::read(device, buffer.room()?) {
+    let room = match buffer.room() {
+        Ok(room) => room,
+        Err(err) => {
+            // Nothing was read, so nothing is lost: some of what is being sent will be given back.
+            error!("No memory for the next request: {err}");
+            thread::sleep(NO_MEMORY_PAUSE);
+            return Ok(Received::Again);
+        }
+    };
+    match nix::unistd::read(device, room) {
         Ok(len) if len >= size_of::<InHeader>() => Ok(Received::Request(len)),
         Ok(0) => Ok(Received::End),
         Ok(len) => Err(io::Error::other(format!("{len} bytes are no request"))),
