@@ -17,15 +17,28 @@ pub(super) fn start(plan: &Plan) -> Option<Exporter> {
     let one_in = plan.config.int(&keys::FUSE_TRACING_ONE_IN);
     let one_in = u32::try_from(one_in).unwrap_or(u32::MAX);
     let settings = Settings { endpoint, one_in, instance: plan.point.display().to_string() };
+    let shown = without_user(&settings.endpoint);
     match spans::start(&settings) {
         Ok(exporter) => {
-            log::info!("Tracing: one in {one_in} requests, to {}", settings.endpoint);
+            log::info!("Tracing: one in {one_in} requests, to {shown}");
             Some(exporter)
         }
         Err(err) => {
-            log::warn!("No tracing to {}: {err}", settings.endpoint);
+            log::warn!("No tracing to {shown}: {err}");
             None
         }
+    }
+}
+
+/// `url` without the name and password that it may have: for logs.
+fn without_user(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host_end = rest.find('/').unwrap_or(rest.len());
+            let host_start = rest[..host_end].rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[host_start..])
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -35,4 +48,21 @@ fn endpoint(config: &Config, variable: Option<String>) -> Option<String> {
     let base = set.filter(|set| !set.trim().is_empty())?;
     let base = base.trim().trim_end_matches('/');
     Some(if base.ends_with(TRACES) { base.to_owned() } else { format!("{base}{TRACES}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_passwords_are_not_shown() {
+        for (url, shown) in [
+            ("http://host:4318/v1/traces", "http://host:4318/v1/traces"),
+            ("https://user:p@ss@host/v1", "https://host/v1"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("host:1", "host:1"),
+        ] {
+            assert_eq!(without_user(url), shown);
+        }
+    }
 }
