@@ -20,6 +20,7 @@ pub(super) fn run(args: &ProfileArgs) -> ExitCode {
 
 fn profile(args: &ProfileArgs) -> Result<(), Failure> {
     let fail = |err: std::io::Error| Failure::new(format!("{}: {err}", args.file.display()));
+    let is_new = !args.file.exists();
     // Rather now than after half a minute.
     let mut file = OpenOptions::new()
         .create(true)
@@ -31,8 +32,8 @@ fn profile(args: &ProfileArgs) -> Result<(), Failure> {
     let ask = Ask::Profile { seconds: args.duration, off_cpu: args.off_cpu };
     complain(format_args!("Looking for {} seconds", args.duration));
     let answer = look::answer(args.point.as_deref(), &ask, Duration::from_secs(args.duration + 60));
-    if answer.is_err() {
-        // Nobody wants an empty picture.
+    if answer.is_err() && is_new {
+        // Nobody wants an empty picture. What was there before may be /dev/stdout.
         drop(std::fs::remove_file(&args.file));
     }
     match answer? {
