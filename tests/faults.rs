@@ -545,9 +545,13 @@ fn start_interruptible(program: &str, path: &Path) -> Child {
 
 fn interrupt_while_it_waits(mut child: Child, mount: &Mount) {
     use std::os::unix::process::ExitStatusExt;
-    process::wait_until_in_fuse(&child);
+    // An interrupt that overtakes its request may be lost over io_uring.
+    wait_until("a worker has the request", BOUND, || {
+        let threads = process::succeed(mount.command().arg("threads").arg(mount.path()), BOUND);
+        threads.contains(&format!("pid {}", child.id()))
+    });
     process::signal(child.id(), Signal::SIGINT);
-    let status = process::status_within(&mut child, Duration::from_secs(2));
+    let status = process::status_within(&mut child, BOUND);
     if status.is_none() {
         // Not even this ends it before the daemon answers, so nobody waits for it.
         child.kill().unwrap();

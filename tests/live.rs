@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
+use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -67,7 +68,10 @@ fn socket(mount: &Mount) -> PathBuf {
 }
 
 /// A trace that has begun.
-struct Trace(Child);
+struct Trace {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
 
 impl Trace {
     fn start(mount: &Mount, words: &[&str]) -> Trace {
@@ -77,22 +81,30 @@ impl Trace {
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("Tracing"), "{line}");
-        Trace(child)
+        let told = BufReader::new(child.stdout.take().unwrap());
+        Trace { child, told }
     }
 
-    /// Its lines, once it has ended by itself.
+    /// The next line.
+    fn next(&mut self) -> String {
+        let mut line = String::new();
+        self.told.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Its lines that nobody had yet, once it has ended by itself.
     fn lines(mut self) -> Vec<String> {
-        assert!(process::status_within(&mut self.0, PATIENCE).expect("it ends").success());
+        assert!(process::status_within(&mut self.child, PATIENCE).expect("it ends").success());
         let mut text = String::new();
-        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.told.read_to_string(&mut text).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -132,23 +144,28 @@ fn a_trace_tells_each_operation_that_is_asked_for() {
     let mount = local(dir.path()).start_in_background();
     fs::write(mount.path().join("a b"), "hello").unwrap();
     let reads = Trace::start(&mount, &["--op", "read", "--path", "/a*", "--count", "1"]);
-    let removals = Trace::start(&mount, &["--op", "open,unlink", "--path", "/a b", "--count", "2"]);
+    let mut removals = Trace::start(&mount, &["--op", "open,unlink", "--path", "/a b", "--count", "2"]);
     let own = std::process::id().to_string();
     let mine = Trace::start(&mount, &["--pid", &own, "--path", "/made", "--count", "1"]);
     let mut slow = Trace::start(&mount, &["--slower-than", "1000s", "--count", "1"]);
     process::succeed(Command::new("cat").arg(mount.path().join("a b")), PATIENCE);
     fs::create_dir(mount.path().join("made")).unwrap();
-    fs::remove_file(mount.path().join("a b")).unwrap();
+    // Paths are found out when an operation is told: before the file is removed.
     let lines = reads.lines();
+    let opened = removals.next();
+    fs::remove_file(mount.path().join("a b")).unwrap();
     for part in [" read /a b ", "@0 (cat, pid ", " = 5 in "] {
         assert!(lines[0].contains(part), "{lines:?}");
     }
     let lines = removals.lines();
-    assert!(lines[0].contains(" open /a b (cat, ") && lines[1].contains(" unlink /a b ("), "{lines:?}");
-    assert!(lines[1].contains(" = 0 in "), "{lines:?}");
+    assert!(
+        opened.contains(" open /a b (cat, ") && lines[0].contains(" unlink /a b ("),
+        "{opened} {lines:?}"
+    );
+    assert!(lines[0].contains(" = 0 in "), "{lines:?}");
     let lines = mine.lines();
     assert!(lines[0].contains(" /made (") && lines[0].contains(&format!("uid {}", nix::unistd::getuid())));
-    assert!(slow.0.try_wait().unwrap().is_none(), "nothing takes as long");
+    assert!(slow.child.try_wait().unwrap().is_none(), "nothing takes as long");
     drop(slow);
     mount.unmount();
 }

@@ -263,11 +263,11 @@ fn a_mount_whose_daemon_is_killed_goes_with_it_if_the_word_says_so() {
         let point = mount.path().to_owned();
         fs::metadata(&point).unwrap();
         process::signal(mount.pid(), Signal::SIGKILL);
-        holds_within(Duration::from_secs(5), || !is_mounted(&point))
+        holds_within(Duration::from_secs(2), || !is_mounted(&point))
     };
     for version in [2, 3] {
         // fusermount looks just once whether the mount is dead, sometimes before the kernel has made it so.
-        assert!((0..5).any(|_| goes(version)), "libfuse {version}");
+        assert!((0..15).any(|_| goes(version)), "libfuse {version}");
     }
 }
 

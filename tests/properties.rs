@@ -111,7 +111,7 @@ fn what_is_asked_about_metadata() {
     let cluster = Cluster::get();
     let dir = cluster.directory("asked");
     let mount = with(
-        verbose(&cluster, &dir.path),
+        verbose(&cluster, &dir.path).option("entry_timeout=60"),
         &[
             ("alluxio.user.file.metadata.sync.interval", "0"),
             ("alluxio.user.file.metadata.load.type", "ALWAYS"),
@@ -119,7 +119,7 @@ fn what_is_asked_about_metadata() {
         ],
     )
     .start();
-    let usual = verbose(&cluster, &dir.path).start();
+    let usual = verbose(&cluster, &dir.path).option("entry_timeout=60").start();
     content::write_file(&usual.path().join("file"), 2, 100).unwrap();
     for mount in [&mount, &usual] {
         // Looked up before, so that the open asks for itself.

@@ -221,8 +221,8 @@ pub(crate) struct Down {
 impl Down {
     /// Starts it again; it serves when this returns.
     pub(crate) fn run(mut self) {
-        self.down = false;
         self.cluster.script(&["run", &self.name]);
+        self.down = false;
     }
 }
 
@@ -305,9 +305,11 @@ impl Drop for JavaMount {
 /// The Alluxio shell in one JVM for all commands of the test process.
 struct Shell {
     // Reaped by whoever inherits it: the end of its input, with this process, is its end.
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     lines: mpsc::Receiver<String>,
+    /// A command was not answered in time.
+    is_late: bool,
 }
 
 impl Shell {
@@ -315,7 +317,14 @@ impl Shell {
     fn of_this_process(cluster: &Cluster) -> MutexGuard<'static, Shell> {
         static SHELL: OnceLock<Mutex<Shell>> = OnceLock::new();
         let shell = SHELL.get_or_init(|| Mutex::new(Shell::start(cluster)));
-        shell.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+        if shell.is_late {
+            // Its late answer would be taken for that to the next command.
+            let _ = shell.child.kill();
+            let _ = shell.child.wait();
+            *shell = Shell::start(cluster);
+        }
+        shell
     }
 
     fn start(cluster: &Cluster) -> Shell {
@@ -336,7 +345,7 @@ impl Shell {
                 }
             }
         });
-        Shell { _child: child, input, lines }
+        Shell { child, input, lines, is_late: false }
     }
 
     fn run(&mut self, words: &[&str]) -> (i32, String) {
@@ -348,6 +357,7 @@ impl Shell {
         let mut text = String::new();
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
+            self.is_late = line.is_err();
             let line = line.unwrap_or_else(|e| panic!("alluxio fs {words:?}: {e} after\n{text}"));
             if let Some(code) = line.strip_prefix("exit ") {
                 return (code.parse().unwrap(), text);
