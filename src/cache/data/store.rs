@@ -3,8 +3,9 @@
 //!
 //! Lock order: one of `loading`, then `files`, then a file's own lock, then an [`Order`]. A file's lock may be held across a
 //! write to the disk, so under `files` it is taken only of a file that is not in use.
-//! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room for it was promised, and room is promised only when the files of what had to
-//! go are gone: the directories never hold more than their limits.
+//! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room
+//! for it was promised, and room is promised only when the files of what had to go are gone: the directories never hold
+//! more than their limits, but for what a program still has mapped of a file that is gone.
 
 use std::collections::HashMap;
 use std::io;
@@ -293,10 +294,10 @@ impl Store {
         place.counted.load(Ordering::Acquire) && (self.clock)() >= place.shunned_until.load(Ordering::Relaxed)
     }
 
-    /// Drops page `index` of `file`; whether it was there.
-    pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> bool {
-        file.remove(index, || {
-            self.places[file.place].order.lock().remove((file.number, index));
+    /// Drops page `index` of `file`, if it is there: how many pages went, as it may take others along.
+    pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> usize {
+        file.remove(index, |gone| {
+            self.places[file.place].order.lock().remove((file.number, gone));
         })
     }
 
@@ -309,7 +310,7 @@ impl Store {
     }
 
     fn drop_pages(&self, file: &CachedFile) -> usize {
-        file.pages().into_iter().filter(|(index, _)| self.drop_page(file, *index)).count()
+        file.pages().into_iter().map(|(index, _)| self.drop_page(file, index)).sum()
     }
 
     /// Drops all pages: how many there were.
@@ -335,8 +336,11 @@ impl Store {
 
     /// Ends one [`Self::pin`].
     pub(super) fn unpin(&self, file: &CachedFile) {
-        file.unpin(|| {
+        file.unpin(|gone| {
             let mut order = self.places[file.place].order.lock();
+            for index in gone {
+                order.remove((file.number, *index));
+            }
             (0..file.version.pages(self.page_size)).for_each(|index| order.unpin((file.number, index)));
         });
     }
@@ -417,15 +421,25 @@ impl Store {
             let (number, index) = page;
             let file = self.files.lock().by_number.get(&number).cloned();
             if let Some(file) = file {
-                if !file.give_up(index, || place.order.lock().keep(page, weight)) {
+                // Those that are about to be given up by others count until then.
+                let with_it = |other| {
+                    if let Some(weight) = place.order.lock().remove((number, other)) {
+                        self.note_evicted(weight);
+                    }
+                };
+                if !file.give_up(index, || place.order.lock().keep(page, weight), with_it) {
                     continue;
                 }
                 self.let_go(&file);
             }
-            self.counters.evicted.add(1);
-            self.counters.evicted_bytes.add(weight);
+            self.note_evicted(weight);
             place.order.lock().release(weight);
         }
+    }
+
+    fn note_evicted(&self, weight: u64) {
+        self.counters.evicted.add(1);
+        self.counters.evicted_bytes.add(weight);
     }
 
     /// Brings back what is in the directories, and gives up what is too much.
@@ -500,9 +514,7 @@ impl Store {
                 continue;
             }
             for (index, _) in file.pages().into_iter().filter(|(_, time)| time + ttl <= now) {
-                if self.drop_page(&file, index) {
-                    self.counters.expired.add(1);
-                }
+                self.counters.expired.add(self.drop_page(&file, index) as u64);
             }
             self.let_go(&file);
         }
