@@ -259,12 +259,12 @@ impl CachedFile {
         let files = self.files(&mut state, true)?;
         let written = self.write(&mut state, &files, index, bytes, time);
         if written.is_err() {
-            // Half a page must not take space that nobody counts.
-            drop(self.punch(&files.data, index));
+            // Half a page must not take space that nobody counts. In a file that is lent the place of a page has its bytes
+            // all the same, as it was there when the kernel was given the file, and who reads them is not to see a hole.
             if state.pages.is_empty() {
-                self.directory.remove(&self.version);
-                state.files = Weak::new();
-                state.records = 0;
+                self.unlink(&mut state);
+            } else if !state.lent {
+                drop(self.punch(&files.data, index));
             }
         }
         written.map(|()| {

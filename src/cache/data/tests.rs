@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -562,6 +563,31 @@ fn a_page_that_goes_while_its_file_is_pinned_takes_the_others_along_if_it_is_map
     assert!(map[..] == content);
     assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
     read_all(&cache, "file", &content);
+}
+
+#[test]
+fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
+    let mut place = Place::new(20, Policy::Lru);
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&failing);
+    place.options.faults = Some(Arc::new(move |access| {
+        let fails = access == Access::WriteList && fails.load(Ordering::Relaxed);
+        if fails { Err(nix::errno::Errno::EIO.into()) } else { Ok(()) }
+    }));
+    let content = bytes(18, 4 * PAGE);
+    let (cache, map) = with_a_mapping(&mut place, &content);
+    let ctx = Ctx::daemon();
+    let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
+    let backing = reader.backing(&ctx).unwrap().unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, reader.attr()));
+    cache.shared.store.drop_page(&file, 1);
+    failing.store(true, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    assert_eq!((cache.shared.store.counters.failed.value(), cache.usage().pages), (1, 3));
+    assert!(map[..] == content);
+    drop(backing);
+    assert!(map[..] == content);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
 }
 
 #[test]
