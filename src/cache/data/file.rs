@@ -323,11 +323,18 @@ impl CachedFile {
         count
     }
 
-    /// Removes page `index` for others, if it is there; `uncount` is told the pages that go along. Not while a kernel's reader
-    /// counts on it: then `keep` is called, and false returned.
-    pub(super) fn give_up(&self, index: u32, keep: impl FnOnce(), uncount: impl FnMut(u32)) -> bool {
+    /// Removes page `index` for others, if it is there and is not one that `is_back`, put here after the other was chosen;
+    /// `uncount` is told the pages that go along. Not while a kernel's reader counts on it: then `keep` is called, and false
+    /// returned.
+    pub(super) fn give_up(
+        &self,
+        index: u32,
+        is_back: impl FnOnce() -> bool,
+        keep: impl FnOnce(),
+        uncount: impl FnMut(u32),
+    ) -> bool {
         let mut state = self.state.lock();
-        if !state.pages.contains_key(&index) {
+        if !state.pages.contains_key(&index) || is_back() {
             return true;
         }
         if state.pins > 0 {

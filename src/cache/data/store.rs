@@ -427,7 +427,10 @@ impl Store {
                         self.note_evicted(weight);
                     }
                 };
-                if !file.give_up(index, || place.order.lock().keep(page, weight), with_it) {
+                // It may have been dropped since it was chosen, and put again.
+                let is_back = || place.order.lock().has(page);
+                let keep = || place.order.lock().keep(page, weight);
+                if !file.give_up(index, is_back, keep, with_it) {
                     continue;
                 }
                 self.let_go(&file);
@@ -490,6 +493,16 @@ impl Store {
     #[cfg(test)]
     pub(super) fn used_in(&self, place: usize) -> u64 {
         self.places[place].order.lock().used()
+    }
+
+    /// Has pages chosen that go for `bytes` more in directory `place`, and gives them up after `meanwhile`.
+    #[cfg(test)]
+    pub(super) fn evict_after(&self, place: usize, bytes: u64, meanwhile: impl FnOnce()) {
+        let place = &self.places[place];
+        let room = place.order.lock().make_room(bytes);
+        let Room::After(victims) = room else { panic!("none has to go: {room:?}") };
+        meanwhile();
+        self.evict(place, victims);
     }
 
     /// Where the files of `version` are.

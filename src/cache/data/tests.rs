@@ -591,6 +591,30 @@ fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
 }
 
 #[test]
+fn a_page_that_comes_back_before_it_is_given_up_stays() {
+    let place = Place::new(3, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let version = Version { origin: 1, id: 2, size: 8 * PAGE, mtime };
+    let file = store.file(version);
+    let content = bytes(19, PAGE);
+    let put = |index| store.put(&file, index, &Bytes::copy_from_slice(&content).into());
+    let pages = || store.in_order(0).into_iter().map(|(_, index)| index).collect::<Vec<u32>>();
+    (0..3).for_each(put);
+    store.evict_after(0, PAGE, || {
+        assert_eq!(store.drop_page(&file, 0), 1);
+        // In the room of the next one, as its own is not free yet.
+        put(0);
+    });
+    let there: Vec<u32> = file.pages().into_iter().map(|(index, _)| index).collect();
+    assert_eq!((there, pages()), (vec![0, 2], vec![2, 0]));
+    assert_eq!(store.used(), file.weight(0) + file.weight(2));
+    // Whoever needs room afterwards finds it.
+    (3..8).for_each(put);
+    assert_eq!(pages(), [5, 6, 7]);
+}
+
+#[test]
 fn what_nobody_has_mapped_any_more_goes_page_by_page() {
     let mut place = Place::new(20, Policy::Lru);
     let content = bytes(16, 4 * PAGE);
