@@ -32,6 +32,8 @@ const BUCKETS: u64 = 256;
 /// What is about to be done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// The files of a version are opened.
+    Open,
     /// Bytes of a page are read.
     Read,
     /// A page is written.
@@ -126,6 +128,7 @@ impl Directory {
     /// Opens the two files of `version`, or makes them anew if `make` says so: what was there is nobody's, but may still be
     /// mapped.
     pub(super) fn open(&self, version: &Version, make: bool) -> io::Result<(File, File)> {
+        self.may(Access::Open)?;
         let paths = self.paths(version);
         if make && let Some(bucket) = paths.data.parent() {
             private(bucket)?;

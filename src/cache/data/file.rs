@@ -99,7 +99,7 @@ pub(super) enum Pin {
 pub(super) enum Found {
     /// They are here.
     Bytes(Bytes),
-    /// The page is not.
+    /// The page is not, or cannot be had at this time.
     Absent,
     /// It was, but with other bytes than were put there, or could not be read, and is forgotten.
     Damaged(String),
@@ -217,7 +217,12 @@ impl CachedFile {
             let Some(page) = state.pages.get(&index).cloned() else { return Found::Absent };
             match self.files(&mut state, false) {
                 Ok(files) => (page, files),
-                Err(err) => return Found::Damaged(err.to_string()),
+                Err(err) if err.kind() == io::ErrorKind::NotFound => return Found::Damaged(err.to_string()),
+                // As when there are no more descriptors to be had, which says nothing of the page.
+                Err(err) => {
+                    log::debug!("page {index} of {}: {err}", self.version.name());
+                    return Found::Absent;
+                }
             }
         };
         let len = self.version.page_len(self.page_size, index) as usize;
@@ -351,25 +356,24 @@ impl CachedFile {
         if state.pages.len() == 1 {
             return self.unlink(state);
         }
-        let removed = self.files(state, false).map(|files| {
-            if self.is_lent(state, &files) && state.pins == 0 {
+        let files = match self.files(state, false) {
+            Ok(files) if !self.is_lent(state, &files) || state.pins > 0 => files,
+            Ok(_) => return self.unlink(state),
+            Err(err) => {
+                // To remove them takes no descriptor.
+                log::debug!("{} goes with page {index}: {err}", self.version.name());
                 return self.unlink(state);
             }
-            state.pages.remove(&index);
-            let noted = self.note(state, &files, &Record::Gone(index));
-            // Whom the kernel lets read must not see a hole. Where the list takes nothing more, as on a full disk, the room is
-            // wanted all the same; an entry that stays behind has another checksum than a hole.
-            let punched = if state.lent { Ok(()) } else { self.punch(&files.data, index) };
-            if let Err(err) = noted.and(punched) {
-                log::debug!("page {index} of {}: {err}", self.version.name());
-            }
-            vec![index]
-        });
-        removed.unwrap_or_else(|err| {
+        };
+        state.pages.remove(&index);
+        let noted = self.note(state, &files, &Record::Gone(index));
+        // Whom the kernel lets read must not see a hole. Where the list takes nothing more, as on a full disk, the room is
+        // wanted all the same; an entry that stays behind has another checksum than a hole.
+        let punched = if state.lent { Ok(()) } else { self.punch(&files.data, index) };
+        if let Err(err) = noted.and(punched) {
             log::debug!("page {index} of {}: {err}", self.version.name());
-            state.pages.remove(&index);
-            vec![index]
-        })
+        }
+        vec![index]
     }
 
     /// Removes all pages with their files: those that went. Who has the data file open or mapped keeps its bytes, and the next

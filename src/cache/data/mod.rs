@@ -275,10 +275,16 @@ impl Reader {
                 }
                 Turn::Again => {}
                 // Somebody may have put it there since it was looked for.
-                Turn::Mine(_) if self.file.has(index) => {
+                Turn::Mine(load) if self.file.has(index) => {
                     if let Some(bytes) = store.read(&self.file, index, from, to) {
                         store.counters.hit(bytes.len());
                         return Ok(Slices::from(bytes).from_source(Source::DataCache));
+                    }
+                    // It stays there, but cannot be had.
+                    if self.file.has(index) {
+                        store.counters.miss(to - from);
+                        drop(load);
+                        return self.inner.read_at(ctx, start + from as u64, to - from);
                     }
                 }
                 Turn::Mine(load) => {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::*;
@@ -62,6 +63,16 @@ impl Place {
         let cache = DataCache::open(below, &self.options).unwrap();
         eventually(|| cache.shared.store.places_counted());
         cache
+    }
+
+    /// Has `access` to the disk fail with `errno` while what is returned is set.
+    fn failing(&mut self, access: Access, errno: Errno) -> Arc<AtomicBool> {
+        let failing = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&failing);
+        self.options.faults = Some(Arc::new(move |asked| {
+            if asked == access && fails.load(Ordering::Relaxed) { Err(errno.into()) } else { Ok(()) }
+        }));
+        failing
     }
 
     /// What the cache takes on disk.
@@ -568,12 +579,7 @@ fn a_page_that_goes_while_its_file_is_pinned_takes_the_others_along_if_it_is_map
 #[test]
 fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
     let mut place = Place::new(20, Policy::Lru);
-    let failing = Arc::new(AtomicBool::new(false));
-    let fails = Arc::clone(&failing);
-    place.options.faults = Some(Arc::new(move |access| {
-        let fails = access == Access::WriteList && fails.load(Ordering::Relaxed);
-        if fails { Err(nix::errno::Errno::EIO.into()) } else { Ok(()) }
-    }));
+    let failing = place.failing(Access::WriteList, Errno::EIO);
     let content = bytes(18, 4 * PAGE);
     let (cache, map) = with_a_mapping(&mut place, &content);
     let ctx = Ctx::daemon();
@@ -587,6 +593,29 @@ fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
     assert!(map[..] == content);
     drop(backing);
     assert!(map[..] == content);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+}
+
+#[test]
+fn without_descriptors_no_page_is_lost_but_by_its_removal() {
+    let mut place = Place::new(20, Policy::Lru);
+    let failing = place.failing(Access::Open, Errno::EMFILE);
+    let content = bytes(20, 4 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    failing.store(true, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    assert!(!is_passed(&cache, "file"));
+    failing.store(false, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    let counters = &cache.shared.store.counters;
+    assert_eq!((counters.damaged.value(), loaded(&cache)), (0, 4 * PAGE));
+    // What cannot be given back alone is not left uncounted.
+    failing.store(true, Ordering::Relaxed);
+    let attr = cache.below.stat(&Ctx::daemon(), &path("file")).unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, &attr));
+    assert_eq!(cache.shared.store.drop_page(&file, 1), 4);
     assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
 }
 
