@@ -406,7 +406,7 @@ impl FileReader for Reader {
         }
         if let file::Pin::Pinned(file, files) = pinned {
             let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
-            return Ok(Ok(Backing { file, keeper: Box::new(pin) }));
+            return Ok(Ok(Backing { file, keeper: Box::new(pin), is_copy: true }));
         }
         if self.shared.below_is_local { Ok(Err(NoBacking::Pieces)) } else { self.inner.backing(ctx) }
     }
