@@ -193,7 +193,7 @@ impl Store {
     pub(super) fn cached(&self, version: Version) -> u64 {
         let file = self.file(version);
         let bytes = file.pages().iter().map(|(index, _)| version.page_len(self.page_size, *index)).sum();
-        self.let_go(&file);
+        self.let_go(file);
         bytes
     }
 
@@ -245,13 +245,23 @@ impl Store {
         file
     }
 
-    /// Forgets `file` if there is nothing of it, and nobody has it but the caller.
-    pub(super) fn let_go(&self, file: &Arc<CachedFile>) {
+    /// Ends a use of `file`, which is forgotten if there is nothing of it and nobody else has it.
+    pub(super) fn let_go(&self, file: Arc<CachedFile>) {
+        let number = file.number;
+        drop(file);
+        self.look_after(number);
+    }
+
+    /// Forgets file `number` if there is nothing of it, and nobody has it. To be called by each who had it, and does not any
+    /// more: so the last of those who go at once finds it alone.
+    pub(super) fn look_after(&self, number: u64) {
         let mut files = self.files.lock();
+        let Some(file) = files.by_number.get(&number) else { return };
         // The table has it twice.
-        if Arc::strong_count(file) <= 3 && file.close() {
-            files.by_version.remove(&file.version);
-            files.by_number.remove(&file.number);
+        if Arc::strong_count(file) == 2 && file.close() {
+            let version = file.version;
+            files.by_version.remove(&version);
+            files.by_number.remove(&number);
         }
     }
 
@@ -305,7 +315,7 @@ impl Store {
     pub(super) fn drop_file(&self, version: Version) -> usize {
         let file = self.file(version);
         let dropped = self.drop_pages(&file);
-        self.let_go(&file);
+        self.let_go(file);
         dropped
     }
 
@@ -430,10 +440,11 @@ impl Store {
                 // It may have been dropped since it was chosen, and put again.
                 let is_back = || place.order.lock().has(page);
                 let keep = || place.order.lock().keep(page, weight);
-                if !file.give_up(index, is_back, keep, with_it) {
+                let gone = file.give_up(index, is_back, keep, with_it);
+                self.let_go(file);
+                if !gone {
                     continue;
                 }
-                self.let_go(&file);
             }
             self.note_evicted(weight);
             place.order.lock().release(weight);
@@ -462,7 +473,7 @@ impl Store {
                 if file.place != number || file.pages().is_empty() {
                     place.directory.remove(&version);
                 }
-                self.let_go(&file);
+                self.let_go(file);
                 seen += 1;
                 if seen % RESTORE_STEP == 0 {
                     std::thread::sleep(RESTORE_PAUSE);
@@ -523,13 +534,11 @@ impl Store {
         let files: Vec<Arc<CachedFile>> = self.files.lock().by_number.values().cloned().collect();
         let now = (self.clock)();
         for file in files {
-            if file.is_pinned() {
-                continue;
-            }
-            for (index, _) in file.pages().into_iter().filter(|(_, time)| time + ttl <= now) {
+            let pages = if file.is_pinned() { Vec::new() } else { file.pages() };
+            for (index, _) in pages.into_iter().filter(|(_, time)| time + ttl <= now) {
                 self.counters.expired.add(self.drop_page(&file, index) as u64);
             }
-            self.let_go(&file);
+            self.let_go(file);
         }
     }
 }
@@ -585,7 +594,7 @@ fn keep(store: &Store, ttl_interval: Duration, unchecked: &Receiver<Arc<CachedFi
         match unchecked.recv_deadline(next) {
             Ok(file) => {
                 store.check(&file);
-                store.let_go(&file);
+                store.let_go(file);
             }
             Err(RecvTimeoutError::Timeout) => {
                 store.expire();
@@ -603,7 +612,7 @@ fn write_pages(store: &Store, waiting: &Receiver<Put>) {
         }
         done();
         drop((bytes, taken));
-        store.let_go(&file);
+        store.let_go(file);
     }
 }
 

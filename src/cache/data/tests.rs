@@ -597,6 +597,26 @@ fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
 }
 
 #[test]
+fn of_those_who_leave_an_empty_file_at_once_the_last_has_it_forgotten() {
+    let place = Place::new(20, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for id in 0..5000 {
+                    let file = store.file(Version { origin: 1, id, size: PAGE, mtime });
+                    barrier.wait();
+                    store.let_go(file);
+                }
+            });
+        }
+    });
+    assert!(store.is_empty());
+}
+
+#[test]
 fn without_descriptors_no_page_is_lost_but_by_its_removal() {
     let mut place = Place::new(20, Policy::Lru);
     let failing = place.failing(Access::Open, Errno::EMFILE);
@@ -725,7 +745,7 @@ fn what_is_counted_is_what_is_there_whatever_goes_on_at_once() {
         .map(|attr| store.file(Version::of(cache.origin, &attr)))
         .map(|file| {
             let pages = file.pages().len();
-            store.let_go(&file);
+            store.let_go(file);
             pages
         })
         .sum();
