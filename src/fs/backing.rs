@@ -10,6 +10,8 @@ pub struct Backing {
     pub file: Arc<File>,
     /// What keeps the bytes as they are: to be dropped when nobody reads them any more.
     pub keeper: Box<dyn Send + Sync>,
+    /// It is a copy of the one version that was opened, and stays so when the file changes.
+    pub is_copy: bool,
 }
 
 /// Why there is no such file.

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use super::Ino;
 use super::Vfs;
+use super::inodes::Version;
 use crate::fs::Backing;
 use crate::fs::Ctx;
 use crate::fs::Fault;
@@ -75,13 +76,22 @@ enum Mode {
 
 struct Passed {
     handles: usize,
-    /// The backend's number of the file, which is always the same bytes.
+    /// The backend's number of the file.
     file: u64,
+    /// The version of which the local file is a copy. Else it has at any time the bytes of the file.
+    copied: Option<Version>,
     id: BackingId,
     /// `O_DIRECT` means the same for the local file as it would for ours.
     takes_direct: bool,
     /// Keeps the local file as it is.
     _keeper: Box<dyn Send + Sync>,
+}
+
+impl Passed {
+    /// Whether the local file has the bytes that are wanted.
+    fn has(&self, wanted: &Wanted) -> bool {
+        self.file == wanted.file && self.copied.is_none_or(|version| version == wanted.version)
+    }
 }
 
 /// One open in the table, which is taken out when this is dropped.
@@ -112,6 +122,7 @@ impl Drop for Held {
 struct Wanted {
     ino: Ino,
     file: u64,
+    version: Version,
     direct: bool,
 }
 
@@ -166,7 +177,7 @@ impl Passthrough {
     /// What to do with one more open where that is decided by those before it.
     fn join(self: &Arc<Self>, wanted: Wanted) -> Option<std::result::Result<Held, &'static Counter>> {
         match self.open.lock().get_mut(&wanted.ino)? {
-            Mode::Passed(passed) if passed.file != wanted.file => Some(Err(&metrics::OPENS_BUSY)),
+            Mode::Passed(passed) if !passed.has(&wanted) => Some(Err(&metrics::OPENS_BUSY)),
             Mode::Passed(passed) if wanted.direct && !passed.takes_direct => {
                 Some(Err(&metrics::OPENS_DIRECT))
             }
@@ -189,8 +200,14 @@ impl Passthrough {
         {
             let mut open = self.open.lock();
             if let Entry::Vacant(vacant) = open.entry(wanted.ino) {
-                let passed =
-                    Passed { handles: 1, file: wanted.file, id, takes_direct, _keeper: backing.keeper };
+                let passed = Passed {
+                    handles: 1,
+                    file: wanted.file,
+                    copied: backing.is_copy.then_some(wanted.version),
+                    id,
+                    takes_direct,
+                    _keeper: backing.keeper,
+                };
                 vacant.insert(Mode::Passed(passed));
                 return Ok(self.held(wanted.ino, Some(id)));
             }
@@ -272,7 +289,8 @@ impl Vfs {
             Some(Ok(passthrough)) => passthrough,
         };
         let direct = flags & libc::O_DIRECT != 0;
-        let wanted = Wanted { ino, file: reader.attr().id, direct };
+        let attr = reader.attr();
+        let wanted = Wanted { ino, file: attr.id, version: Version::of(attr), direct };
         let outcome = if self.inodes.awaits_writer(ino) {
             Err(&metrics::OPENS_BUSY)
         } else if flags & FOR_EXECUTION != 0 {
@@ -327,6 +345,76 @@ impl NoPassthrough {
             Self::SwitchedOff => &metrics::OPENS_SWITCHED_OFF,
             Self::NotOffered => &metrics::OPENS_NOT_OFFERED,
             Self::NotPermitted => &metrics::OPENS_NOT_PERMITTED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::fs::Attr;
+    use crate::fs::FileSystem;
+    use crate::fs::FsPath;
+    use crate::fs::Slices;
+
+    struct Ids;
+
+    impl BackingIds for Ids {
+        fn add(&self, _file: BorrowedFd<'_>) -> io::Result<BackingId> {
+            Ok(BackingId(1))
+        }
+
+        fn remove(&self, _id: BackingId) {}
+    }
+
+    struct Reader {
+        attr: Attr,
+        file: Arc<File>,
+        is_copy: bool,
+    }
+
+    impl FileReader for Reader {
+        fn attr(&self) -> &Attr {
+            &self.attr
+        }
+
+        fn read_at(&self, _ctx: &Ctx, _offset: u64, _len: usize) -> Result<Slices> {
+            unreachable!("the kernel reads")
+        }
+
+        fn backing(&self, _ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
+            let (file, keeper) = (Arc::clone(&self.file), Box::new(()));
+            Ok(Ok(Backing { file, keeper, is_copy: self.is_copy }))
+        }
+    }
+
+    #[test]
+    fn an_open_joins_a_copy_of_its_own_version_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "bytes").unwrap();
+        let file = Arc::new(File::open(dir.path().join("file")).unwrap());
+        let below = crate::backend::local::LocalFs::open(dir.path()).unwrap();
+        let ctx = Ctx::daemon();
+        let attr = below.stat(&ctx, &FsPath::parse("/file").unwrap()).unwrap();
+        let (mut later, mut other) = (attr.clone(), attr.clone());
+        later.mtime.secs += 5;
+        other.id += 1;
+        for is_copy in [true, false] {
+            let passthrough = Arc::new(Passthrough::new(Box::new(Ids)));
+            let open = |attr: &Attr| {
+                let reader = Reader { attr: attr.clone(), file: Arc::clone(&file), is_copy };
+                let version = Version::of(attr);
+                let wanted = Wanted { ino: Ino(7), file: attr.id, version, direct: false };
+                passthrough.pass(&ctx, wanted, &reader).unwrap().ok()
+            };
+            let first = open(&attr).expect("nobody else has it");
+            assert!(open(&attr).is_some());
+            assert_eq!(open(&later).is_some(), !is_copy);
+            assert!(open(&other).is_none());
+            drop(first);
+            assert!(open(&later).is_some());
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn backing(
     let len = blocks.layout().block_len(0);
     match local_block::open(shared, worker, info.block_id(), len, blocks.promotes()).await {
         Ok(Opened::Here(file, lease)) => {
-            Ok(Backing { file: Arc::new(file), keeper: Box::new((lease, permit)) })
+            Ok(Backing { file: Arc::new(file), keeper: Box::new((lease, permit)), is_copy: false })
         }
         Ok(Opened::Elsewhere(why)) => {
             metrics::FALLBACK_READ.count();

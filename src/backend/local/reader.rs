@@ -53,7 +53,7 @@ impl FileReader for LocalReader {
 
     /// The opened file itself. Other programs can change it, and that shows at once, as in any local file system.
     fn backing(&self, _ctx: &Ctx) -> Result<std::result::Result<Backing, NoBacking>> {
-        Ok(Ok(Backing { file: Arc::clone(&self.file), keeper: Box::new(()) }))
+        Ok(Ok(Backing { file: Arc::clone(&self.file), keeper: Box::new(()), is_copy: false }))
     }
 }
 

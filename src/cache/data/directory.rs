@@ -32,6 +32,8 @@ const BUCKETS: u64 = 256;
 /// What is about to be done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// The files of a version are opened.
+    Open,
     /// Bytes of a page are read.
     Read,
     /// A page is written.
@@ -123,15 +125,18 @@ impl Directory {
         })
     }
 
-    /// Opens the two files of `version`, and makes them if they are missing and `make` says so.
+    /// Opens the two files of `version`, or makes them anew if `make` says so: what was there is nobody's, but may still be
+    /// mapped.
     pub(super) fn open(&self, version: &Version, make: bool) -> io::Result<(File, File)> {
+        self.may(Access::Open)?;
         let paths = self.paths(version);
         if make && let Some(bucket) = paths.data.parent() {
             private(bucket)?;
+            self.remove(version);
         }
         let options = |append: bool| {
             let mut options = OpenOptions::new();
-            options.read(true).create(make).mode(0o600);
+            options.read(true).create_new(make).mode(0o600);
             if append {
                 options.append(true)
             } else {

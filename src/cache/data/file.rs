@@ -5,12 +5,16 @@
 //! count is counted under it, by the closures that he gives, which may take the lock of an order: so a page is counted
 //! exactly while it is here. A page is written before the list says that it is there, and leaves the list before its bytes
 //! go: whatever happens in between, the list names no page that was not written whole.
+//!
+//! Invariant: what the kernel may still read or have mapped is never punched, as that would show zeros. Its bytes stay until
+//! the files go as a whole, and then with whoever has them. So a file that is lent and not pinned has all its pages.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -18,8 +22,11 @@ use std::sync::Weak;
 
 use bytes::Bytes;
 use bytes::BytesMut;
+use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 use nix::fcntl::fallocate;
+use nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
+use nix::sys::statfs::fstatfs;
 use parking_lot::Mutex;
 
 use super::directory::Access;
@@ -35,6 +42,9 @@ const ALLOCATION: u64 = 4096;
 
 /// A list is written anew when it has more entries than this and most of them are of no use.
 const RECORDS_MAX: usize = 64;
+
+/// Of `asm-generic/fcntl.h`: the signal for who breaks a lease.
+const F_SETSIG: libc::c_int = 10;
 
 /// A version of a file.
 pub(super) struct CachedFile {
@@ -57,6 +67,9 @@ struct State {
     files: Weak<Files>,
     /// Readers by the kernel: the bytes must stay.
     pins: usize,
+    /// The data file was given to the kernel's readers. Who has mapped it can read it for as long as he likes, also after
+    /// the last of them has gone.
+    lent: bool,
     /// Every page was found right since it came into this process.
     verified: bool,
     /// Somebody is to look whether they are.
@@ -86,7 +99,7 @@ pub(super) enum Pin {
 pub(super) enum Found {
     /// They are here.
     Bytes(Bytes),
-    /// The page is not.
+    /// The page is not, or cannot be had at this time.
     Absent,
     /// It was, but with other bytes than were put there, or could not be read, and is forgotten.
     Damaged(String),
@@ -129,12 +142,22 @@ impl CachedFile {
         if pages.is_empty() {
             return Ok(None);
         }
-        self.reclaim(&data, &pages)?;
-        *self.state.lock() = State { pages, records: count, ..State::default() };
+        let mut state = State { pages, records: count, ..State::default() };
+        let whole = self.has_all(&state);
+        // Programs go on reading what an earlier process has lent to the kernel, which was whole then.
+        state.lent = is_open_elsewhere(&data).unwrap_or(whole);
+        if !state.lent {
+            self.reclaim(&data, &state.pages)?;
+        } else if !whole {
+            self.directory.remove(&self.version);
+            return Ok(None);
+        }
+        *self.state.lock() = state;
         Ok(Some(self))
     }
 
-    /// Gives back what pages have left that were being written or removed when a process was killed.
+    /// Gives back what pages have left that were being written or removed when a process was killed, or were removed while
+    /// the kernel read them.
     fn reclaim(&self, data: &File, pages: &BTreeMap<u32, Page>) -> io::Result<()> {
         let known: u64 = pages.keys().map(|index| self.data_weight(*index)).sum();
         if data.metadata()?.blocks() * 512 <= known {
@@ -194,7 +217,12 @@ impl CachedFile {
             let Some(page) = state.pages.get(&index).cloned() else { return Found::Absent };
             match self.files(&mut state, false) {
                 Ok(files) => (page, files),
-                Err(err) => return Found::Damaged(err.to_string()),
+                Err(err) if err.kind() == io::ErrorKind::NotFound => return Found::Damaged(err.to_string()),
+                // As when there are no more descriptors to be had, which says nothing of the page.
+                Err(err) => {
+                    log::debug!("page {index} of {}: {err}", self.version.name());
+                    return Found::Absent;
+                }
             }
         };
         let len = self.version.page_len(self.page_size, index) as usize;
@@ -236,12 +264,12 @@ impl CachedFile {
         let files = self.files(&mut state, true)?;
         let written = self.write(&mut state, &files, index, bytes, time);
         if written.is_err() {
-            // Half a page must not take space that nobody counts.
-            drop(self.punch(&files.data, index));
+            // Half a page must not take space that nobody counts. In a file that is lent the place of a page has its bytes
+            // all the same, as it was there when the kernel was given the file, and who reads them is not to see a hole.
             if state.pages.is_empty() {
-                self.directory.remove(&self.version);
-                state.files = Weak::new();
-                state.records = 0;
+                self.unlink(&mut state);
+            } else if !state.lent {
+                drop(self.punch(&files.data, index));
             }
         }
         written.map(|()| {
@@ -287,52 +315,82 @@ impl CachedFile {
         noted
     }
 
-    /// Removes page `index`, which is then not to be counted any more; whether it was there. The last one takes the files
-    /// along.
-    pub(super) fn remove(&self, index: u32, uncount: impl FnOnce()) -> bool {
+    /// Removes page `index`, and others where it cannot go alone: how many. `uncount` is told each of them, which is then not
+    /// to be counted any more. The last one takes the files along.
+    pub(super) fn remove(&self, index: u32, uncount: impl FnMut(u32)) -> usize {
         let mut state = self.state.lock();
         if !state.pages.contains_key(&index) {
-            return false;
+            return 0;
         }
-        self.take_out(&mut state, index);
-        uncount();
-        true
+        let gone = self.take_out(&mut state, index);
+        let count = gone.len();
+        gone.into_iter().for_each(uncount);
+        count
     }
 
-    /// Removes page `index` for others, if it is there. Not while a kernel's reader counts on it: then `keep` is called, and
-    /// false returned.
-    pub(super) fn give_up(&self, index: u32, keep: impl FnOnce()) -> bool {
+    /// Removes page `index` for others, if it is there and is not one that `is_back`, put here after the other was chosen;
+    /// `uncount` is told the pages that go along. Not while a kernel's reader counts on it: then `keep` is called, and false
+    /// returned.
+    pub(super) fn give_up(
+        &self,
+        index: u32,
+        is_back: impl FnOnce() -> bool,
+        keep: impl FnOnce(),
+        uncount: impl FnMut(u32),
+    ) -> bool {
         let mut state = self.state.lock();
-        if !state.pages.contains_key(&index) {
+        if !state.pages.contains_key(&index) || is_back() {
             return true;
         }
         if state.pins > 0 {
             keep();
             return false;
         }
-        self.take_out(&mut state, index);
+        let gone = self.take_out(&mut state, index);
+        gone.into_iter().filter(|other| *other != index).for_each(uncount);
         true
     }
 
-    fn take_out(&self, state: &mut State, index: u32) {
-        state.pages.remove(&index);
-        if state.pages.is_empty() {
-            self.directory.remove(&self.version);
-            state.files = Weak::new();
-            state.records = 0;
-            state.verified = true;
-            return;
+    /// Takes page `index` out, and all others with it where its bytes cannot be given back alone: those that went.
+    fn take_out(&self, state: &mut State, index: u32) -> Vec<u32> {
+        if state.pages.len() == 1 {
+            return self.unlink(state);
         }
-        let removed = self.files(state, false).and_then(|files| {
-            let noted = self.note(state, &files, &Record::Gone(index));
-            // Whom the kernel lets read must not see a hole. Where the list takes nothing more, as on a full disk, the room is
-            // wanted all the same; an entry that stays behind has another checksum than a hole.
-            let punched = if state.pins == 0 { self.punch(&files.data, index) } else { Ok(()) };
-            noted.and(punched)
-        });
-        if let Err(err) = removed {
+        let files = match self.files(state, false) {
+            Ok(files) if !self.is_lent(state, &files) || state.pins > 0 => files,
+            Ok(_) => return self.unlink(state),
+            Err(err) => {
+                // To remove them takes no descriptor.
+                log::debug!("{} goes with page {index}: {err}", self.version.name());
+                return self.unlink(state);
+            }
+        };
+        state.pages.remove(&index);
+        let noted = self.note(state, &files, &Record::Gone(index));
+        // Whom the kernel lets read must not see a hole. Where the list takes nothing more, as on a full disk, the room is
+        // wanted all the same; an entry that stays behind has another checksum than a hole.
+        let punched = if state.lent { Ok(()) } else { self.punch(&files.data, index) };
+        if let Err(err) = noted.and(punched) {
             log::debug!("page {index} of {}: {err}", self.version.name());
         }
+        vec![index]
+    }
+
+    /// Removes all pages with their files: those that went. Who has the data file open or mapped keeps its bytes, and the next
+    /// page makes another one.
+    fn unlink(&self, state: &mut State) -> Vec<u32> {
+        self.directory.remove(&self.version);
+        state.files = Weak::new();
+        state.records = 0;
+        state.verified = true;
+        state.lent = false;
+        std::mem::take(&mut state.pages).into_keys().collect()
+    }
+
+    /// Whether the kernel's readers have the data file, or somebody has mapped it by them.
+    fn is_lent(&self, state: &mut State, files: &Files) -> bool {
+        state.lent &= state.pins > 0 || is_open_elsewhere(&files.data).unwrap_or(true);
+        state.lent
     }
 
     /// Nothing is put here any more. Fails if there are pages, or a reader by the kernel.
@@ -364,6 +422,7 @@ impl CachedFile {
         if !state.verified {
             return Pin::Unchecked;
         }
+        state.lent = true;
         state.pins += 1;
         if state.pins == 1 {
             count();
@@ -384,26 +443,55 @@ impl CachedFile {
         state.verified |= all;
     }
 
-    /// Ends one [`Self::pin`]; `uncount` is called at the last.
-    pub(super) fn unpin(&self, uncount: impl FnOnce()) {
+    /// Ends one [`Self::pin`]; `uncount` is called at the last, with the pages that are not to be counted any more.
+    pub(super) fn unpin(&self, uncount: impl FnOnce(&[u32])) {
         let mut state = self.state.lock();
         state.pins -= 1;
         if state.pins > 0 {
             return;
         }
-        uncount();
+        let mut gone = Vec::new();
         // What was removed meanwhile has kept its bytes.
-        if !state.pages.is_empty()
-            && !self.has_all(&state)
-            && let Ok(files) = self.files(&mut state, false)
-        {
-            let reclaimed = self.reclaim(&files.data, &state.pages);
-            reclaimed.unwrap_or_else(|err| log::debug!("{}: {err}", self.version.name()));
+        if state.lent && !state.pages.is_empty() && !self.has_all(&state) {
+            let reclaimed = self.files(&mut state, false).and_then(|files| {
+                if self.is_lent(&mut state, &files) {
+                    return Ok(false);
+                }
+                self.reclaim(&files.data, &state.pages).map(|()| true)
+            });
+            if !reclaimed.unwrap_or(false) {
+                gone = self.unlink(&mut state);
+            }
         }
+        uncount(&gone);
     }
 
     /// Whether a kernel's reader counts on its pages.
     pub(super) fn is_pinned(&self) -> bool {
         self.state.lock().pins > 0
+    }
+}
+
+/// Whether anybody else has `file` open or mapped, or it is open here once more. Fails where the file system cannot tell.
+fn is_open_elsewhere(file: &File) -> io::Result<bool> {
+    // What is mapped there is open in the file system below only.
+    if fstatfs(file)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let fd = file.as_raw_fd();
+    // SAFETY: `fd` is open, and these commands take a number. The lease is to be had while the file is open once, and is given
+    // back at once; who opens the file in between has a signal sent, by default one that would end this process.
+    let leased = unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
+        let leased = Errno::result(libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK));
+        if leased.is_ok() {
+            libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+        }
+        leased
+    };
+    match leased {
+        Ok(_) => Ok(false),
+        Err(Errno::EAGAIN) => Ok(true),
+        Err(errno) => Err(errno.into()),
     }
 }

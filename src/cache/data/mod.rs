@@ -221,7 +221,8 @@ impl Layer for DataCache {
         let file = self.shared.store.file(Version::of(self.origin, inner.attr()));
         let held = Mutex::new(file.hold());
         let shared = Arc::clone(&self.shared);
-        Ok(Arc::new(Reader { inner, file, held, shared, last: Mutex::new(None) }))
+        let leave = Leave { shared: Arc::clone(&shared), number: file.number };
+        Ok(Arc::new(Reader { inner, file, held, shared, last: Mutex::new(None), _leave: leave }))
     }
 }
 
@@ -233,18 +234,26 @@ struct Reader {
     shared: Arc<Shared>,
     /// The page that was used last, and its bytes if they could not be kept and there is more of it to come.
     last: Mutex<Option<(u32, Option<AtHand>)>>,
+    /// After `file`.
+    _leave: Leave,
+}
+
+/// Has the store look after a file when its user has let go of it: to be dropped after that.
+struct Leave {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.shared.store.look_after(self.number);
+    }
 }
 
 /// The bytes of a page, and their memory.
 struct AtHand {
     bytes: Slices,
     _taken: Taken,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.shared.store.let_go(&self.file);
-    }
 }
 
 impl Reader {
@@ -275,10 +284,16 @@ impl Reader {
                 }
                 Turn::Again => {}
                 // Somebody may have put it there since it was looked for.
-                Turn::Mine(_) if self.file.has(index) => {
+                Turn::Mine(load) if self.file.has(index) => {
                     if let Some(bytes) = store.read(&self.file, index, from, to) {
                         store.counters.hit(bytes.len());
                         return Ok(Slices::from(bytes).from_source(Source::DataCache));
+                    }
+                    // It stays there, but cannot be had.
+                    if self.file.has(index) {
+                        store.counters.miss(to - from);
+                        drop(load);
+                        return self.inner.read_at(ctx, start + from as u64, to - from);
                     }
                 }
                 Turn::Mine(load) => {
@@ -358,12 +373,13 @@ struct Pin {
     shared: Arc<Shared>,
     file: Arc<CachedFile>,
     _files: Arc<Files>,
+    /// After `file`.
+    _leave: Leave,
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         self.shared.store.unpin(&self.file);
-        self.shared.store.let_go(&self.file);
     }
 }
 
@@ -386,8 +402,14 @@ impl FileReader for Reader {
             }
         }
         if let file::Pin::Pinned(file, files) = pinned {
-            let pin = Pin { shared: Arc::clone(&self.shared), file: Arc::clone(&self.file), _files: files };
-            return Ok(Ok(Backing { file, keeper: Box::new(pin) }));
+            let leave = Leave { shared: Arc::clone(&self.shared), number: self.file.number };
+            let pin = Pin {
+                shared: Arc::clone(&self.shared),
+                file: Arc::clone(&self.file),
+                _files: files,
+                _leave: leave,
+            };
+            return Ok(Ok(Backing { file, keeper: Box::new(pin), is_copy: true }));
         }
         if self.shared.below_is_local { Ok(Err(NoBacking::Pieces)) } else { self.inner.backing(ctx) }
     }

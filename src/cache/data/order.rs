@@ -78,6 +78,11 @@ impl Order {
         self.ranks.values().copied().collect()
     }
 
+    /// Whether `page` is there, and nobody is about to give it up.
+    pub(super) fn has(&self, page: PageId) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// How many pages there are.
     pub(super) fn len(&self) -> usize {
         self.pages.len()
@@ -136,7 +141,8 @@ impl Order {
 
     /// `page`, which was to be given up, stays, as it is pinned by now.
     pub(super) fn keep(&mut self, page: PageId, weight: u64) {
-        self.pages.insert(page, Entry { weight, uses: 1, rank: None });
+        let before = self.pages.insert(page, Entry { weight, uses: 1, rank: None });
+        debug_assert!(before.is_none(), "{page:?} is there already");
     }
 
     /// `page` was used again, after something else.

@@ -3,8 +3,9 @@
 //!
 //! Lock order: one of `loading`, then `files`, then a file's own lock, then an [`Order`]. A file's lock may be held across a
 //! write to the disk, so under `files` it is taken only of a file that is not in use.
-//! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room for it was promised, and room is promised only when the files of what had to
-//! go are gone: the directories never hold more than their limits.
+//! Invariant: a page is in its order just while it is in its file, or is about to be given up. A page is put only when room
+//! for it was promised, and room is promised only when the files of what had to go are gone: the directories never hold
+//! more than their limits, but for what a program still has mapped of a file that is gone.
 
 use std::collections::HashMap;
 use std::io;
@@ -192,7 +193,7 @@ impl Store {
     pub(super) fn cached(&self, version: Version) -> u64 {
         let file = self.file(version);
         let bytes = file.pages().iter().map(|(index, _)| version.page_len(self.page_size, *index)).sum();
-        self.let_go(&file);
+        self.let_go(file);
         bytes
     }
 
@@ -244,13 +245,23 @@ impl Store {
         file
     }
 
-    /// Forgets `file` if there is nothing of it, and nobody has it but the caller.
-    pub(super) fn let_go(&self, file: &Arc<CachedFile>) {
+    /// Ends a use of `file`, which is forgotten if there is nothing of it and nobody else has it.
+    pub(super) fn let_go(&self, file: Arc<CachedFile>) {
+        let number = file.number;
+        drop(file);
+        self.look_after(number);
+    }
+
+    /// Forgets file `number` if there is nothing of it, and nobody has it. To be called by each who had it, and does not any
+    /// more: so the last of those who go at once finds it alone.
+    pub(super) fn look_after(&self, number: u64) {
         let mut files = self.files.lock();
+        let Some(file) = files.by_number.get(&number) else { return };
         // The table has it twice.
-        if Arc::strong_count(file) <= 3 && file.close() {
-            files.by_version.remove(&file.version);
-            files.by_number.remove(&file.number);
+        if Arc::strong_count(file) == 2 && file.close() {
+            let version = file.version;
+            files.by_version.remove(&version);
+            files.by_number.remove(&number);
         }
     }
 
@@ -293,10 +304,10 @@ impl Store {
         place.counted.load(Ordering::Acquire) && (self.clock)() >= place.shunned_until.load(Ordering::Relaxed)
     }
 
-    /// Drops page `index` of `file`; whether it was there.
-    pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> bool {
-        file.remove(index, || {
-            self.places[file.place].order.lock().remove((file.number, index));
+    /// Drops page `index` of `file`, if it is there: how many pages went, as it may take others along.
+    pub(super) fn drop_page(&self, file: &CachedFile, index: u32) -> usize {
+        file.remove(index, |gone| {
+            self.places[file.place].order.lock().remove((file.number, gone));
         })
     }
 
@@ -304,12 +315,12 @@ impl Store {
     pub(super) fn drop_file(&self, version: Version) -> usize {
         let file = self.file(version);
         let dropped = self.drop_pages(&file);
-        self.let_go(&file);
+        self.let_go(file);
         dropped
     }
 
     fn drop_pages(&self, file: &CachedFile) -> usize {
-        file.pages().into_iter().filter(|(index, _)| self.drop_page(file, *index)).count()
+        file.pages().into_iter().map(|(index, _)| self.drop_page(file, index)).sum()
     }
 
     /// Drops all pages: how many there were.
@@ -335,8 +346,11 @@ impl Store {
 
     /// Ends one [`Self::pin`].
     pub(super) fn unpin(&self, file: &CachedFile) {
-        file.unpin(|| {
+        file.unpin(|gone| {
             let mut order = self.places[file.place].order.lock();
+            for index in gone {
+                order.remove((file.number, *index));
+            }
             (0..file.version.pages(self.page_size)).for_each(|index| order.unpin((file.number, index)));
         });
     }
@@ -417,15 +431,29 @@ impl Store {
             let (number, index) = page;
             let file = self.files.lock().by_number.get(&number).cloned();
             if let Some(file) = file {
-                if !file.give_up(index, || place.order.lock().keep(page, weight)) {
+                // Those that are about to be given up by others count until then.
+                let with_it = |other| {
+                    if let Some(weight) = place.order.lock().remove((number, other)) {
+                        self.note_evicted(weight);
+                    }
+                };
+                // It may have been dropped since it was chosen, and put again.
+                let is_back = || place.order.lock().has(page);
+                let keep = || place.order.lock().keep(page, weight);
+                let gone = file.give_up(index, is_back, keep, with_it);
+                self.let_go(file);
+                if !gone {
                     continue;
                 }
-                self.let_go(&file);
             }
-            self.counters.evicted.add(1);
-            self.counters.evicted_bytes.add(weight);
+            self.note_evicted(weight);
             place.order.lock().release(weight);
         }
+    }
+
+    fn note_evicted(&self, weight: u64) {
+        self.counters.evicted.add(1);
+        self.counters.evicted_bytes.add(weight);
     }
 
     /// Brings back what is in the directories, and gives up what is too much.
@@ -445,7 +473,7 @@ impl Store {
                 if file.place != number || file.pages().is_empty() {
                     place.directory.remove(&version);
                 }
-                self.let_go(&file);
+                self.let_go(file);
                 seen += 1;
                 if seen % RESTORE_STEP == 0 {
                     std::thread::sleep(RESTORE_PAUSE);
@@ -478,6 +506,16 @@ impl Store {
         self.places[place].order.lock().used()
     }
 
+    /// Has pages chosen that go for `bytes` more in directory `place`, and gives them up after `meanwhile`.
+    #[cfg(test)]
+    pub(super) fn evict_after(&self, place: usize, bytes: u64, meanwhile: impl FnOnce()) {
+        let place = &self.places[place];
+        let room = place.order.lock().make_room(bytes);
+        let Room::After(victims) = room else { panic!("none has to go: {room:?}") };
+        meanwhile();
+        self.evict(place, victims);
+    }
+
     /// Where the files of `version` are.
     #[cfg(test)]
     pub(super) fn paths(&self, version: &Version) -> super::directory::Paths {
@@ -496,15 +534,11 @@ impl Store {
         let files: Vec<Arc<CachedFile>> = self.files.lock().by_number.values().cloned().collect();
         let now = (self.clock)();
         for file in files {
-            if file.is_pinned() {
-                continue;
+            let pages = if file.is_pinned() { Vec::new() } else { file.pages() };
+            for (index, _) in pages.into_iter().filter(|(_, time)| time + ttl <= now) {
+                self.counters.expired.add(self.drop_page(&file, index) as u64);
             }
-            for (index, _) in file.pages().into_iter().filter(|(_, time)| time + ttl <= now) {
-                if self.drop_page(&file, index) {
-                    self.counters.expired.add(1);
-                }
-            }
-            self.let_go(&file);
+            self.let_go(file);
         }
     }
 }
@@ -560,7 +594,7 @@ fn keep(store: &Store, ttl_interval: Duration, unchecked: &Receiver<Arc<CachedFi
         match unchecked.recv_deadline(next) {
             Ok(file) => {
                 store.check(&file);
-                store.let_go(&file);
+                store.let_go(file);
             }
             Err(RecvTimeoutError::Timeout) => {
                 store.expire();
@@ -578,7 +612,7 @@ fn write_pages(store: &Store, waiting: &Receiver<Put>) {
         }
         done();
         drop((bytes, taken));
-        store.let_go(&file);
+        store.let_go(file);
     }
 }
 

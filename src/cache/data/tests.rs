@@ -4,10 +4,12 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use tempfile::TempDir;
 
 use super::*;
@@ -61,6 +63,16 @@ impl Place {
         let cache = DataCache::open(below, &self.options).unwrap();
         eventually(|| cache.shared.store.places_counted());
         cache
+    }
+
+    /// Has `access` to the disk fail with `errno` while what is returned is set.
+    fn failing(&mut self, access: Access, errno: Errno) -> Arc<AtomicBool> {
+        let failing = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&failing);
+        self.options.faults = Some(Arc::new(move |asked| {
+            if asked == access && fails.load(Ordering::Relaxed) { Err(errno.into()) } else { Ok(()) }
+        }));
+        failing
     }
 
     /// What the cache takes on disk.
@@ -463,6 +475,7 @@ fn a_large_file_of_an_earlier_process_is_checked_in_the_background() {
     let [data] = &place.data_files()[..] else { panic!("one file") };
     let file = fs::OpenOptions::new().write(true).open(data).unwrap();
     file.write_all_at(b"damage", 3 * PAGE + 99).unwrap();
+    drop(file);
     let cache = place.cache();
     eventually(|| !is_passed(&cache, "file") && cache.usage().pages < pages);
     assert_eq!(cache.shared.store.counters.damaged.value(), 1);
@@ -482,12 +495,208 @@ fn what_is_dropped_while_the_kernel_reads_it_gives_its_room_back_afterwards() {
     let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
     let backing = reader.backing(&ctx).unwrap().unwrap();
     let file = cache.shared.store.file(Version::of(record::origin("a store"), reader.attr()));
-    assert!(cache.shared.store.drop_page(&file, 1));
+    assert_eq!(cache.shared.store.drop_page(&file, 1), 1);
     let mut kept = vec![0; content.len()];
     backing.file.read_exact_at(&mut kept, 0).unwrap();
     assert!(kept == content);
     drop(backing);
     assert_eq!((cache.usage().pages, place.on_disk()), (3, 3 * PAGE));
+}
+
+/// What a program has mapped, by an open of its own as the kernel makes one.
+fn mapped(data: &Path) -> memmap2::Mmap {
+    // SAFETY: nobody truncates it.
+    unsafe { memmap2::Mmap::map(&fs::File::open(data).unwrap()).unwrap() }
+}
+
+/// A cache with the whole of "file" and the time over of what is in it, and a mapping of that from when it was pinned.
+fn with_a_mapping(place: &mut Place, content: &[u8]) -> (DataCache, memmap2::Mmap) {
+    place.options.ttl = Some(100);
+    place.write("file", content);
+    let cache = place.cache();
+    read_all(&cache, "file", content);
+    let ctx = Ctx::daemon();
+    let backing = FileSystem::open(&cache, &ctx, &path("file")).unwrap().backing(&ctx).unwrap().unwrap();
+    let map = mapped(&place.data_files()[0]);
+    drop(backing);
+    (cache, map)
+}
+
+/// A mapping lives longer than the open that it was made by.
+#[test]
+fn what_is_mapped_keeps_its_bytes_when_its_pages_go() {
+    let ctx = Ctx::daemon();
+    let content = bytes(13, 4 * PAGE);
+    let file = |cache: &DataCache| {
+        let attr = cache.below.stat(&ctx, &path("file")).unwrap();
+        cache.shared.store.file(Version::of(cache.origin, &attr))
+    };
+    type Way<'a> = &'a dyn Fn(&Place, &DataCache);
+    let ways: [Way<'_>; 4] = [
+        &|_, cache| assert_eq!(cache.shared.store.drop_page(&file(cache), 1), 4),
+        &|_, cache| assert_eq!(cache.drop_below(&ctx, &path("file")).unwrap(), 4),
+        &|place, cache| {
+            place.now.fetch_add(100, Ordering::Relaxed);
+            cache.shared.store.expire();
+            assert_eq!(cache.shared.store.counters.expired.value(), 4);
+        },
+        &|place, cache| {
+            let other = bytes(14, PAGE);
+            (0..2).for_each(|n| place.write(&format!("other{n}"), &other));
+            (0..2).for_each(|n| read_all(cache, &format!("other{n}"), &other));
+            assert_eq!((cache.shared.store.counters.evicted.value(), cache.usage().pages), (4, 2));
+            cache.drop_all();
+        },
+    ];
+    for (number, way) in ways.iter().enumerate() {
+        let mut place = Place::new(5, Policy::Fifo);
+        let (cache, map) = with_a_mapping(&mut place, &content);
+        way(&place, &cache);
+        assert!(map[..] == content, "{number}");
+        assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0), "{number}");
+        read_all(&cache, "file", &content);
+        assert!(is_passed(&cache, "file"), "{number}");
+    }
+}
+
+#[test]
+fn a_page_that_goes_while_its_file_is_pinned_takes_the_others_along_if_it_is_mapped() {
+    let mut place = Place::new(20, Policy::Lru);
+    let content = bytes(15, 4 * PAGE);
+    let (cache, map) = with_a_mapping(&mut place, &content);
+    let ctx = Ctx::daemon();
+    let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
+    let backing = reader.backing(&ctx).unwrap().unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, reader.attr()));
+    assert_eq!(cache.shared.store.drop_page(&file, 1), 1);
+    assert_eq!(cache.usage().pages, 3);
+    drop(backing);
+    assert!(map[..] == content);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+    read_all(&cache, "file", &content);
+}
+
+#[test]
+fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
+    let mut place = Place::new(20, Policy::Lru);
+    let failing = place.failing(Access::WriteList, Errno::EIO);
+    let content = bytes(18, 4 * PAGE);
+    let (cache, map) = with_a_mapping(&mut place, &content);
+    let ctx = Ctx::daemon();
+    let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
+    let backing = reader.backing(&ctx).unwrap().unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, reader.attr()));
+    cache.shared.store.drop_page(&file, 1);
+    failing.store(true, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    assert_eq!((cache.shared.store.counters.failed.value(), cache.usage().pages), (1, 3));
+    assert!(map[..] == content);
+    drop(backing);
+    assert!(map[..] == content);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+}
+
+#[test]
+fn of_those_who_leave_an_empty_file_at_once_the_last_has_it_forgotten() {
+    let place = Place::new(20, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for id in 0..5000 {
+                    let file = store.file(Version { origin: 1, id, size: PAGE, mtime });
+                    barrier.wait();
+                    store.let_go(file);
+                }
+            });
+        }
+    });
+    assert!(store.is_empty());
+}
+
+#[test]
+fn without_descriptors_no_page_is_lost_but_by_its_removal() {
+    let mut place = Place::new(20, Policy::Lru);
+    let failing = place.failing(Access::Open, Errno::EMFILE);
+    let content = bytes(20, 4 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    failing.store(true, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    assert!(!is_passed(&cache, "file"));
+    failing.store(false, Ordering::Relaxed);
+    read_all(&cache, "file", &content);
+    let counters = &cache.shared.store.counters;
+    assert_eq!((counters.damaged.value(), loaded(&cache)), (0, 4 * PAGE));
+    // What cannot be given back alone is not left uncounted.
+    failing.store(true, Ordering::Relaxed);
+    let attr = cache.below.stat(&Ctx::daemon(), &path("file")).unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, &attr));
+    assert_eq!(cache.shared.store.drop_page(&file, 1), 4);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+}
+
+#[test]
+fn a_page_that_comes_back_before_it_is_given_up_stays() {
+    let place = Place::new(3, Policy::Lru);
+    let store = Store::open(&place.options).unwrap();
+    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
+    let version = Version { origin: 1, id: 2, size: 8 * PAGE, mtime };
+    let file = store.file(version);
+    let content = bytes(19, PAGE);
+    let put = |index| store.put(&file, index, &Bytes::copy_from_slice(&content).into());
+    let pages = || store.in_order(0).into_iter().map(|(_, index)| index).collect::<Vec<u32>>();
+    (0..3).for_each(put);
+    store.evict_after(0, PAGE, || {
+        assert_eq!(store.drop_page(&file, 0), 1);
+        // In the room of the next one, as its own is not free yet.
+        put(0);
+    });
+    let there: Vec<u32> = file.pages().into_iter().map(|(index, _)| index).collect();
+    assert_eq!((there, pages()), (vec![0, 2], vec![2, 0]));
+    assert_eq!(store.used(), file.weight(0) + file.weight(2));
+    // Whoever needs room afterwards finds it.
+    (3..8).for_each(put);
+    assert_eq!(pages(), [5, 6, 7]);
+}
+
+#[test]
+fn what_nobody_has_mapped_any_more_goes_page_by_page() {
+    let mut place = Place::new(20, Policy::Lru);
+    let content = bytes(16, 4 * PAGE);
+    let (cache, map) = with_a_mapping(&mut place, &content);
+    drop(map);
+    let attr = cache.below.stat(&Ctx::daemon(), &path("file")).unwrap();
+    let file = cache.shared.store.file(Version::of(cache.origin, &attr));
+    assert_eq!(cache.shared.store.drop_page(&file, 1), 1);
+    assert_eq!((cache.usage().pages, place.on_disk()), (3, 3 * PAGE));
+}
+
+#[test]
+fn what_is_mapped_from_an_earlier_process_keeps_its_bytes() {
+    for whole in [true, false] {
+        let mut place = Place::new(20, Policy::Lru);
+        let content = bytes(17, 4 * PAGE);
+        let (cache, map) = with_a_mapping(&mut place, &content);
+        let list = place.data_files()[0].with_extension("pages");
+        drop(cache);
+        if !whole {
+            // It was killed before the last page was noted; nothing is punched for that.
+            let known = fs::metadata(&list).unwrap().len() - record::record_len(PAGE) as u64;
+            fs::OpenOptions::new().write(true).open(&list).unwrap().set_len(known).unwrap();
+        }
+        let cache = place.cache();
+        assert_eq!(cache.usage().pages, if whole { 4 } else { 0 });
+        assert!(map[..] == content);
+        let attr = cache.below.stat(&Ctx::daemon(), &path("file")).unwrap();
+        let file = cache.shared.store.file(Version::of(cache.origin, &attr));
+        cache.shared.store.drop_page(&file, 2);
+        assert!(map[..] == content);
+        assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+    }
 }
 
 /// Readers, readers by the kernel, evictions, drops and expiry at once.
@@ -536,7 +745,7 @@ fn what_is_counted_is_what_is_there_whatever_goes_on_at_once() {
         .map(|attr| store.file(Version::of(cache.origin, &attr)))
         .map(|file| {
             let pages = file.pages().len();
-            store.let_go(&file);
+            store.let_go(file);
             pages
         })
         .sum();
