@@ -315,6 +315,143 @@ fn the_end_waits_for_what_was_closed_and_gives_up_what_was_not() {
 }
 
 #[test]
+fn a_file_that_nobody_has_open_any_more_is_there_until_it_is_complete() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    assert_eq!(fixture.vfs.open_handles(), 0);
+    // Also once the kernel has forgotten it.
+    fixture.vfs.forget(ino, 1);
+    let found = fixture.vfs.lookup(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    assert_eq!((found.ino, found.attr.size, found.attr.complete), (ino, 3, false));
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = Ctx::new(0, 0, 1, &cancel);
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_WRONLY | libc::O_TRUNC] {
+        assert_eq!(fault(fixture.vfs.open(&interrupted, ino, flags)), Fault::Interrupted);
+    }
+    let emptied = fixture.vfs.setattr(&interrupted, ino, None, &SetAttr::default(), Some(0));
+    assert_eq!(fault(emptied), Fault::Interrupted);
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.content("f"));
+        drop(gate);
+        assert_eq!(reading.join().unwrap(), b"abc");
+    });
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    fixture.vfs.forget(ino, 1);
+    assert_eq!(fixture.vfs.known_inodes(), 1);
+}
+
+#[test]
+fn who_writes_a_file_that_is_being_completed_writes_what_comes_after_it() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    let fh = thread::scope(|scope| {
+        let appending = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_APPEND));
+        let writing = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC));
+        let trying = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_RDWR));
+        drop(gate);
+        let tried = trying.join().unwrap().unwrap().fh;
+        fixture.vfs.release(tried).unwrap();
+        let opened = writing.join().unwrap().unwrap();
+        // Whichever came first: there is nothing to append to once the file is empty.
+        match appending.join().unwrap() {
+            Ok(appended) => fixture.vfs.release(appended.fh).unwrap(),
+            Err(error) => assert_eq!(error.fault(), Fault::NotSupported),
+        }
+        opened.fh
+    });
+    fixture.write(fh, 0, b"other").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"other");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn a_new_version_that_is_being_completed_goes_with_its_name() {
+    let fixture = fixture();
+    let overwritten = |name| {
+        let ino = fixture.file(name, b"old");
+        let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        fh
+    };
+    let (removed, renamed) = (overwritten("removed"), overwritten("renamed"));
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(removed).unwrap();
+    fixture.vfs.release(renamed).unwrap();
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("removed")).unwrap();
+    let rename =
+        |ctx: &Ctx| fixture.vfs.rename(ctx, Ino::ROOT, OsStr::new("renamed"), Ino::ROOT, OsStr::new("g"), 0);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    assert_eq!(fault(rename(&Ctx::new(0, 0, 1, &cancel))), Fault::Interrupted);
+    drop(gate);
+    rename(&Ctx::daemon()).unwrap();
+    assert_eq!(fixture.content("g"), b"new");
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn who_waits_for_a_file_that_cannot_be_completed_finds_what_is_there() {
+    let fixture = fixture();
+    let old = fixture.file("old", b"old");
+    let over = fixture.vfs.open(&Ctx::daemon(), old, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    let (new, made) = fixture.create("new");
+    for fh in [over, made] {
+        fixture.write(fh, 0, b"new").unwrap();
+    }
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.faults.fail_commit.store(true, Ordering::Relaxed);
+    for fh in [over, made] {
+        fixture.vfs.release(fh).unwrap();
+    }
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.content("old"));
+        let missing = scope.spawn(|| fixture.vfs.open(&Ctx::daemon(), new, libc::O_RDONLY));
+        drop(gate);
+        assert_eq!(reading.join().unwrap(), b"old");
+        assert!(matches!(fault(missing.join().unwrap()), Fault::NotFound | Fault::Stale));
+    });
+    assert_eq!(fault(fixture.find("new")), Fault::NotFound);
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["old"]);
+}
+
+#[test]
+fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
+    let fixture = fixture();
+    let cancel = Cancel::new();
+    let opener = Ctx::new(0, 0, std::process::id(), &cancel);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let inherited = Ctx::new(0, 0, child.id(), &cancel);
+    let flags = libc::O_WRONLY | libc::O_CREAT;
+    let (entry, opened) = fixture.vfs.create(&opener, Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap();
+    fixture.vfs.flush(&opener, opened.fh).unwrap();
+    fixture.write(opened.fh, 0, b"a").unwrap();
+    fixture.vfs.flush(&inherited, opened.fh).unwrap();
+    // Nobody lets go.
+    assert_eq!(fault(fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY)), Fault::Busy);
+    fixture.vfs.flush(&inherited, opened.fh).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY));
+        fixture.vfs.release(opened.fh).unwrap();
+        let fh = reading.join().unwrap().unwrap().fh;
+        assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().to_vec(), b"a");
+        fixture.vfs.release(fh).unwrap();
+    });
+}
+
+#[test]
 fn truncation_does_what_a_write_once_store_can() {
     let fixture = fixture();
     let ctx = Ctx::daemon();

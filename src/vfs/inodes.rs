@@ -190,6 +190,13 @@ impl Inodes {
         }
     }
 
+    /// `ino` stays until it is forgotten once more, whatever the kernel does.
+    pub(super) fn hold(&self, ino: Ino) {
+        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+    }
+
     /// Takes back `count` lookups. The kernel may send this as soon as it sees a reply, so counts are raised
     /// before replies leave.
     pub(super) fn forget(&self, ino: Ino, count: u64) {

@@ -1,7 +1,6 @@
 //! Operations on names: look-up, making, removing, renaming, attributes.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Entry;
@@ -9,7 +8,6 @@ use super::Fh;
 use super::Ino;
 use super::Vfs;
 use super::commands::Command;
-use super::stream::WriteStream;
 use super::system_call::SystemCall;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -228,7 +226,7 @@ impl Vfs {
         if from == to {
             return self.fs.stat(ctx, &from).map(drop);
         }
-        for stream in self.streams() {
+        for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
         self.fs.rename(ctx, &from, &to, mode)?;
@@ -236,15 +234,10 @@ impl Vfs {
             stream.removed();
         }
         self.inodes.rename(parent, name, new_parent, new_name);
-        for stream in self.streams() {
+        for stream in self.writers.streams() {
             stream.renamed(&from, &to);
         }
         Ok(())
-    }
-
-    /// All files that are open for writing.
-    fn streams(&self) -> Vec<Arc<WriteStream>> {
-        self.writers.lock().values().map(|writing| Arc::clone(&writing.stream)).collect()
     }
 
     /// Capacity and use.
@@ -261,6 +254,9 @@ impl Vfs {
     pub(super) fn truncate(&self, ctx: &Ctx, ino: Ino, fh: Option<Fh>, size: u64) -> Result<()> {
         if fh.is_none() && self.is_lost(ino) {
             return Err(Fault::Stale.into());
+        }
+        if fh.is_none() {
+            self.wait_left(ctx, ino)?;
         }
         if let Some(stream) = self.stream(ino) {
             let at_rest = fh.is_none() && !stream.is_open();
