@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -468,6 +469,39 @@ fn truncation_does_what_a_write_once_store_can() {
 }
 
 #[test]
+fn a_file_that_is_emptied_while_another_closes_it_is_empty() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    let mode = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
+    fixture.set(ino, &mode);
+    fixture.write(fh, 0, b"abc").unwrap();
+    let (commit, create) = (fixture.faults.commit_gate.lock(), fixture.faults.create_gate.lock());
+    let cancel = Cancel::new();
+    // This one takes the set-user-id bit away first, which tells that it is on its way.
+    let other = Ctx::new(1000, 1000, 1, &cancel);
+    // A close that is interrupted goes on, and waits at the gate.
+    let ended = Cancel::new();
+    ended.cancel();
+    assert_eq!(fault(fixture.vfs.flush(&Ctx::new(0, 0, 1, &ended), fh)), Fault::Interrupted);
+    thread::scope(|scope| {
+        let emptying = scope.spawn(|| fixture.vfs.setattr(&other, ino, None, &SetAttr::default(), Some(0)));
+        while fixture.faults.set_attrs.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        drop(commit);
+        while fixture.faults.creates.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        fixture.vfs.release(fh).unwrap();
+        drop(create);
+        assert_eq!(emptying.join().unwrap().unwrap().0.size, 0);
+    });
+    assert_eq!(fixture.content("f"), b"");
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
 fn a_file_being_written_can_be_emptied_or_given_a_length() {
     let fixture = fixture();
     let ctx = Ctx::daemon();
@@ -911,6 +945,10 @@ struct Faults {
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
+    create_gate: parking_lot::Mutex<()>,
+    /// How often each was begun.
+    creates: AtomicUsize,
+    set_attrs: AtomicUsize,
 }
 
 impl Faults {
@@ -921,6 +959,9 @@ impl Faults {
             fail_commit: Arc::default(),
             panic_append: Arc::default(),
             commit_gate: Arc::default(),
+            create_gate: parking_lot::Mutex::default(),
+            creates: AtomicUsize::new(0),
+            set_attrs: AtomicUsize::new(0),
         }
     }
 }
@@ -967,12 +1008,20 @@ impl Layer for Faults {
     fn below(&self) -> &dyn FileSystem {
         &self.inner
     }
+
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
+        self.set_attrs.fetch_add(1, Ordering::SeqCst);
+        self.inner.set_attr(ctx, path, change)
+    }
+
     fn create(
         &self,
         ctx: &Ctx,
         path: &FsPath,
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
+        self.creates.fetch_add(1, Ordering::SeqCst);
+        drop(self.create_gate.lock());
         let (attr, inner) = self.inner.create(ctx, path, options)?;
         let writer = FaultyWriter {
             inner,

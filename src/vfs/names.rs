@@ -261,8 +261,8 @@ impl Vfs {
         if let Some(stream) = self.stream(ino) {
             let at_rest = fh.is_none() && !stream.is_open();
             stream.truncate(ctx, size)?;
-            if at_rest {
-                // Who has it open need not be there to complete it.
+            if at_rest || (fh.is_none() && !self.writers.has_open(ino, &stream)) {
+                // Who has it open need not be there to complete it, or has closed it meanwhile.
                 stream.commit(ctx)?;
             }
             self.inodes.adopt(ino, &stream.attr());

@@ -46,6 +46,12 @@ impl Writers {
         Some(Arc::clone(&writing.stream))
     }
 
+    /// Whether somebody has `ino` open by `stream`, and so will close it.
+    pub(super) fn has_open(&self, ino: Ino, stream: &Arc<WriteStream>) -> bool {
+        let map = self.map.lock();
+        map.get(&ino).is_some_and(|writing| writing.handles > 0 && Arc::ptr_eq(&writing.stream, stream))
+    }
+
     /// One more handle of `ino`, by `stream`, or by that of another thread if it was faster.
     pub(super) fn join(&self, ino: Ino, stream: Arc<WriteStream>) -> Arc<WriteStream> {
         let mut map = self.map.lock();
