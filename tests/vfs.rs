@@ -246,6 +246,26 @@ fn a_failed_write_makes_close_fail() {
 }
 
 #[test]
+fn a_write_that_waits_for_one_that_fails_fails_too() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.set(ino, &SetAttr { mode: Some(0o4755), ..SetAttr::default() });
+    fixture.faults.fail_append.store(true, Ordering::Relaxed);
+    let cancel = Cancel::new();
+    // This one takes the set-user-id bit away first, which tells that it is on its way.
+    let other = Ctx::new(1000, 1000, 1, &cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fixture.vfs.write(&other, fh, 1, Payload::Lent(b"b")));
+        while fixture.vfs.getattr(&Ctx::daemon(), ino, None).unwrap().0.mode != 0o755 {
+            thread::yield_now();
+        }
+        assert_eq!(fault(fixture.write(fh, 0, b"a")), Fault::NoSpace);
+        assert_eq!(fault(waiting.join().unwrap()), Fault::NoSpace);
+    });
+    assert_eq!(fault(fixture.close(fh)), Fault::NoSpace);
+}
+
+#[test]
 fn an_interrupted_write_can_be_tried_again() {
     let fixture = fixture();
     let (_, fh) = fixture.create("f");

@@ -327,7 +327,8 @@ impl WriteStream {
                 state = self.wait_idle(ctx)?;
             }
         }
-        Ok(state)
+        // The bytes before may have failed.
+        unless_failed(state)
     }
 
     /// Waits until nobody uses the writer. Fails with what made the file fail, or when `ctx` is interrupted.
@@ -340,13 +341,7 @@ impl WriteStream {
             ctx.check()?;
             self.changed.wait(&mut state);
         }
-        match state.failed.clone() {
-            Some(error) => {
-                state.untold = false;
-                Err(error)
-            }
-            None => Ok(state),
-        }
+        unless_failed(state)
     }
 
     /// Waits for the end of a close, whatever comes of it. False if there is none under way: `is_left` says that there is
@@ -855,6 +850,17 @@ impl WriteStream {
             state.let_go = Some(Instant::now());
         }
         closed
+    }
+}
+
+/// `state`, or what made the file fail: the caller is told of it.
+fn unless_failed(mut state: MutexGuard<'_, State>) -> Result<MutexGuard<'_, State>> {
+    match state.failed.clone() {
+        Some(error) => {
+            state.untold = false;
+            Err(error)
+        }
+        None => Ok(state),
     }
 }
 
