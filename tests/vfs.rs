@@ -17,6 +17,7 @@ use alluxio_fuse::fs::Cancel;
 use alluxio_fuse::fs::CreateOptions;
 use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::Fault;
+use alluxio_fuse::fs::FileReader;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
@@ -24,6 +25,7 @@ use alluxio_fuse::fs::Layer;
 use alluxio_fuse::fs::Payload;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
+use alluxio_fuse::fs::Slices;
 use alluxio_fuse::fs::Timestamp;
 use alluxio_fuse::fs::XattrMode;
 use alluxio_fuse::vfs::Fh;
@@ -192,6 +194,20 @@ fn who_still_has_a_file_open_can_go_on_after_another_close() {
     assert_eq!(fixture.content("g"), b"xxxend");
     assert_eq!(fixture.find("g").unwrap().0, ino);
     assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn what_is_shortened_while_it_is_copied_cannot_go_on() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"kept").unwrap();
+    fixture.flush(fh).unwrap();
+    fixture.faults.reads_end.store(true, Ordering::Relaxed);
+    assert_eq!(fault(fixture.write(fh, 4, b"lost")), Fault::Stale);
+    fixture.faults.reads_end.store(false, Ordering::Relaxed);
+    assert_eq!(fault(fixture.close(fh)), Fault::Stale);
+    assert_eq!(std::fs::read(fixture.dir.path().join("f")).unwrap(), b"kept");
+    assert_eq!(fixture.names(), ["f"]);
 }
 
 #[test]
@@ -966,6 +982,8 @@ struct Faults {
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
     create_gate: parking_lot::Mutex<()>,
+    /// What is opened now seems to have no bytes.
+    reads_end: AtomicBool,
     /// How often each was begun.
     creates: AtomicUsize,
     set_attrs: AtomicUsize,
@@ -980,6 +998,7 @@ impl Faults {
             panic_append: Arc::default(),
             commit_gate: Arc::default(),
             create_gate: parking_lot::Mutex::default(),
+            reads_end: AtomicBool::new(false),
             creates: AtomicUsize::new(0),
             set_attrs: AtomicUsize::new(0),
         }
@@ -1024,9 +1043,26 @@ impl FileWriter for FaultyWriter {
     }
 }
 
+struct AtEnd(Arc<dyn FileReader>);
+
+impl FileReader for AtEnd {
+    fn attr(&self) -> &Attr {
+        self.0.attr()
+    }
+
+    fn read_at(&self, _ctx: &Ctx, _offset: u64, _len: usize) -> Result<Slices> {
+        Ok(Slices::new())
+    }
+}
+
 impl Layer for Faults {
     fn below(&self) -> &dyn FileSystem {
         &self.inner
+    }
+
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        let reader = self.inner.open(ctx, path)?;
+        Ok(if self.reads_end.load(Ordering::Relaxed) { Arc::new(AtEnd(reader)) } else { reader })
     }
 
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {

@@ -447,7 +447,11 @@ impl WriteStream {
         if let Some(reader) = reader {
             let mut offset = 0;
             while offset < kept {
+                ctx.check()?;
                 let piece = reader.read_at(ctx, offset, COPY)?;
+                if piece.is_empty() {
+                    return Err(FsError::because(Fault::Stale, "the file was shortened"));
+                }
                 for part in piece.parts() {
                     writer.append(ctx, part)?;
                 }
