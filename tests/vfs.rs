@@ -692,6 +692,21 @@ fn what_is_complete_cannot_be_appended_to() {
 }
 
 #[test]
+fn who_reads_what_he_has_written_is_not_given_what_took_its_place() {
+    let fixture = fixture();
+    let flags = libc::O_RDWR | libc::O_CREAT;
+    let fh = fixture.vfs.create(&Ctx::daemon(), Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap().1.fh;
+    fixture.write(fh, 0, b"own").unwrap();
+    fixture.flush(fh).unwrap();
+    // By another client.
+    let at = |name| fixture.dir.path().join(name);
+    std::fs::write(at("other"), b"other").unwrap();
+    std::fs::rename(at("other"), at("f")).unwrap();
+    assert_eq!(fault(fixture.vfs.read(&Ctx::daemon(), fh, 0, 9)), Fault::Stale);
+    fixture.close(fh).unwrap();
+}
+
+#[test]
 fn a_file_removed_while_it_is_written_stays_removed() {
     let fixture = fixture();
     let (ino, fh) = fixture.create("f");

@@ -319,6 +319,9 @@ impl Vfs {
             return Err(Fault::Stale.into());
         }
         let reader = self.fs.open(ctx, &stream.path())?;
+        if reader.attr().id != id {
+            return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
+        }
         *slot.lock() = Some(Arc::clone(&reader));
         Ok(reader)
     }
