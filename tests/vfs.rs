@@ -28,6 +28,7 @@ use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::Slices;
 use alluxio_fuse::fs::Timestamp;
 use alluxio_fuse::fs::XattrMode;
+use alluxio_fuse::vfs::DirItem;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
@@ -803,6 +804,25 @@ fn a_directory_is_read_in_pieces_from_any_offset() {
     assert_eq!(again, 602);
     fixture.vfs.releasedir(fh);
     assert_eq!(fixture.vfs.open_handles(), 0);
+}
+
+#[test]
+fn a_directory_that_was_empty_shows_what_came_when_it_is_read_again() {
+    let fixture = fixture();
+    let fh = fixture.vfs.opendir(&Ctx::daemon(), Ino::ROOT).unwrap();
+    let names = || {
+        let mut names = Vec::new();
+        let mut take = |item: &DirItem<'_>| {
+            names.push(item.name.to_owned());
+            true
+        };
+        fixture.vfs.readdir(&Ctx::daemon(), Ino::ROOT, fh, 0, &mut take).unwrap();
+        names
+    };
+    assert_eq!(names(), [".", ".."]);
+    fixture.file("f", b"x");
+    assert_eq!(names(), [".", "..", "f"]);
+    fixture.vfs.releasedir(fh);
 }
 
 #[test]

@@ -58,6 +58,11 @@ enum Source {
 }
 
 impl ReadDir {
+    /// Whether something was given, or that there is nothing.
+    fn was_read(&self) -> bool {
+        self.trail.end() > 0 || matches!(self.source, Source::AtEnd)
+    }
+
     /// The first entry ahead counts as given.
     fn pass(&mut self) {
         if let Some(entry) = self.ahead.pop_front() {
@@ -127,7 +132,7 @@ impl Vfs {
         let dir =
             self.dirs.find(fh).filter(|dir| dir.ino == ino).ok_or_else(|| FsError::new(Fault::BadHandle))?;
         let mut read = dir.read.lock();
-        if offset == 0 && read.trail.end() > 0 {
+        if offset == 0 && read.was_read() {
             *read = ReadDir::default();
         }
         let mut offset = offset;
