@@ -32,6 +32,7 @@ use alluxio_fuse::vfs::DirItem;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
+use alluxio_fuse::vfs::PlusItem;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
 
@@ -823,6 +824,64 @@ fn a_directory_that_was_empty_shows_what_came_when_it_is_read_again() {
     fixture.file("f", b"x");
     assert_eq!(names(), [".", "..", "f"]);
     fixture.vfs.releasedir(fh);
+}
+
+#[test]
+fn attributes_that_were_listed_before_a_change_are_not_handed_out_after_it() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    fixture.file("f", b"abc");
+    let dir = fixture.vfs.mkdir(&ctx, Ino::ROOT, OsStr::new("dir"), 0o755).unwrap().ino;
+    let (entry, opened) = fixture.vfs.create(&ctx, dir, OsStr::new("g"), 0o644, libc::O_WRONLY).unwrap();
+    fixture.close(opened.fh).unwrap();
+    let (g, other) = (entry.ino, fixture.vfs.mkdir(&ctx, Ino::ROOT, OsStr::new("other"), 0o755).unwrap().ino);
+    // How many names have attributes when the directory is read after `change`.
+    let plus = |change: &dyn Fn()| {
+        let fh = fixture.vfs.opendir(&ctx, dir).unwrap();
+        change();
+        let (mut names, mut with) = (0, 0);
+        let mut take = |plus: &PlusItem<'_>| {
+            names += 1;
+            if let Some(entry) = &plus.entry {
+                with += 1;
+                fixture.vfs.forget(entry.ino, 1);
+            }
+            true
+        };
+        fixture.vfs.readdirplus(&ctx, dir, fh, 2, &mut take).unwrap();
+        fixture.vfs.releasedir(fh);
+        (names, with)
+    };
+    assert_eq!(plus(&|| {}), (1, 1));
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    let chmod = || {
+        fixture.set(g, &mode(0o600));
+    };
+    assert_eq!(plus(&chmod), (1, 0));
+    assert_eq!(
+        plus(&|| fixture.vfs.setxattr(&ctx, g, OsStr::new("user.a"), b"1", XattrMode::Set).unwrap()),
+        (1, 0)
+    );
+    let lengthen = || {
+        fixture.vfs.setattr(&ctx, g, None, &SetAttr::default(), Some(5)).unwrap();
+    };
+    assert_eq!(plus(&lengthen), (1, 0));
+    let overwrite = || {
+        let fh = fixture.vfs.open(&ctx, g, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        fixture.close(fh).unwrap();
+    };
+    assert_eq!(plus(&overwrite), (1, 0));
+    let (from, to) = (OsStr::new("g"), OsStr::new("h"));
+    assert_eq!(plus(&|| fixture.vfs.rename(&ctx, dir, from, other, to, 0).unwrap()).1, 0);
+    assert_eq!(plus(&|| fixture.vfs.rename(&ctx, other, to, dir, from, 0).unwrap()).1, 0);
+    // What is done elsewhere is no reason to ask for each name.
+    let elsewhere = || {
+        fixture.file("f2", b"x");
+        fixture.vfs.mkdir(&ctx, other, OsStr::new("sub"), 0o755).unwrap();
+    };
+    assert_eq!(plus(&elsewhere), (1, 1));
+    assert_eq!(plus(&|| fixture.vfs.unlink(&ctx, dir, from).unwrap()).1, 0);
 }
 
 #[test]

@@ -248,6 +248,7 @@ impl Vfs {
         if flags & libc::O_TRUNC != 0 {
             stream.truncate(ctx, 0)?;
             self.inodes.adopt(ino, &stream.attr());
+            self.inodes.touch(ino);
         }
         let late = stream.is_finished();
         let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
@@ -339,6 +340,7 @@ impl Vfs {
                 if offset == 0 {
                     // The first bytes of a file that was completed empty make it anew.
                     self.inodes.adopt(*ino, &stream.attr());
+                    self.inodes.touch(*ino);
                 }
                 Ok(len)
             }
@@ -348,6 +350,7 @@ impl Vfs {
     /// Passes on `result`. A file that has failed is removed: its name can stand for another one at once.
     fn still_there(&self, ino: Ino, stream: &WriteStream, result: Result<()>) -> Result<()> {
         if result.is_err() && stream.is_lost() {
+            self.inodes.touch(ino);
             self.inodes.lose_name(ino);
         }
         result
@@ -360,7 +363,7 @@ impl Vfs {
         match &*self.file(fh)? {
             OpenFile::Writing { ino, stream, .. } if stream.is_closed_by(Process::of_thread(ctx.pid)) => {
                 self.still_there(*ino, stream, stream.commit(ctx))?;
-                self.inodes.adopt(*ino, &stream.attr());
+                self.writers.ended(*ino, stream);
                 Ok(())
             }
             OpenFile::Reading { .. } | OpenFile::Writing { .. } => Ok(()),

@@ -139,10 +139,13 @@ impl Vfs {
         if *change == SetAttr::default() {
             return self.getattr(ctx, ino, fh);
         }
-        let attr = match self.stream(ino) {
-            Some(stream) => stream.set_attr(ctx, change)?,
-            None => self.fs.set_attr(ctx, &self.path(ino)?, change)?,
+        let result = match self.stream(ino) {
+            Some(stream) => stream.set_attr(ctx, change),
+            None => self.fs.set_attr(ctx, &self.path(ino)?, change),
         };
+        // A part of it may be done even if it failed.
+        self.inodes.touch(ino);
+        let attr = result?;
         Ok(self.shown_attr(ino, attr))
     }
 
@@ -166,6 +169,7 @@ impl Vfs {
     /// The answer for a file that was just made and completed: the kernel is to ask again for its times, which the
     /// writer knows only nearly.
     pub(super) fn made(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        self.inodes.touch_in(parent);
         Ok(Entry { attr_ttl: Duration::ZERO, ..self.entry(parent, name, attr)? })
     }
 
@@ -174,13 +178,16 @@ impl Vfs {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
         let attr = self.fs.make_dir(ctx, &path, mode & PERMISSIONS)?;
+        self.inodes.touch_in(parent);
         self.entry(parent, name, attr)
     }
 
     /// Removes a file. Who has it open for writing goes on without effect.
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        self.fs.remove_file(ctx, &self.path(parent)?.join(name)?)?;
+        let result = self.fs.remove_file(ctx, &self.path(parent)?.join(name)?);
+        self.inodes.touch_in(parent);
+        result?;
         self.name_gone(parent, name);
         Ok(())
     }
@@ -188,7 +195,9 @@ impl Vfs {
     /// Removes an empty directory.
     pub fn rmdir(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?)?;
+        let result = self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?);
+        self.inodes.touch_in(parent);
+        result?;
         self.name_gone(parent, name);
         Ok(())
     }
@@ -229,7 +238,10 @@ impl Vfs {
         for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
-        self.fs.rename(ctx, &from, &to, mode)?;
+        let result = self.fs.rename(ctx, &from, &to, mode);
+        self.inodes.touch_in(parent);
+        self.inodes.touch_in(new_parent);
+        result?;
         if let Some(stream) = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino)) {
             stream.removed();
         }
@@ -266,6 +278,7 @@ impl Vfs {
                 stream.commit(ctx)?;
             }
             self.inodes.adopt(ino, &stream.attr());
+            self.inodes.touch(ino);
             return Ok(());
         }
         let path = self.path(ino)?;
@@ -280,6 +293,7 @@ impl Vfs {
         stream.truncate(ctx, size)?;
         stream.commit(ctx)?;
         self.inodes.adopt(ino, &stream.attr());
+        self.inodes.touch(ino);
         Ok(())
     }
 }

@@ -364,6 +364,11 @@ impl WriteStream {
         Ok(true)
     }
 
+    /// A number that changes when the file is completed or fails.
+    pub(super) fn ends(&self) -> u64 {
+        self.state.lock().ends
+    }
+
     /// What made the file fail, if nobody has been told.
     pub(super) fn take_untold(&self) -> Option<FsError> {
         let mut state = self.state.lock();

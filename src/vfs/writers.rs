@@ -16,6 +16,8 @@ use super::stream::WriteStream;
 struct Writing {
     stream: Arc<WriteStream>,
     handles: usize,
+    /// How often its inode was told that the stream has come to an end.
+    ends: u64,
 }
 
 /// The streams by inode. Each inode is counted once more as long as it is here, so that its name leads to it.
@@ -57,7 +59,7 @@ impl Writers {
         let mut map = self.map.lock();
         let writing = map.entry(ino).or_insert_with(|| {
             self.inodes.hold(ino);
-            Writing { stream, handles: 0 }
+            Writing { ends: stream.ends(), stream, handles: 0 }
         });
         writing.handles += 1;
         Arc::clone(&writing.stream)
@@ -82,19 +84,20 @@ impl Writers {
     /// `stream` has come to an end: its inode stands for what there is now, and it goes from here if nobody has it open.
     pub(super) fn ended(&self, ino: Ino, stream: &Arc<WriteStream>) {
         let mut map = self.map.lock();
-        let Some(writing) = map.get(&ino).filter(|writing| Arc::ptr_eq(&writing.stream, stream)) else {
+        let Some(writing) = map.get_mut(&ino).filter(|writing| Arc::ptr_eq(&writing.stream, stream)) else {
             return;
         };
-        if stream.is_open() {
-            // Somebody goes on with it.
-            return;
+        let ends = stream.ends();
+        if std::mem::replace(&mut writing.ends, ends) != ends {
+            self.inodes.touch(ino);
         }
         if stream.is_lost() {
             self.inodes.lose_name(ino);
         } else if !stream.is_gone() {
             self.inodes.adopt(ino, &stream.attr());
         }
-        if writing.handles == 0 {
+        // Unless somebody goes on with it.
+        if writing.handles == 0 && !stream.is_open() {
             map.remove(&ino);
             self.inodes.forget(ino, 1);
         }
