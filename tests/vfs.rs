@@ -426,16 +426,35 @@ fn a_new_version_that_is_being_completed_goes_with_its_name() {
     fixture.vfs.release(removed).unwrap();
     fixture.vfs.release(renamed).unwrap();
     fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("removed")).unwrap();
-    let rename =
-        |ctx: &Ctx| fixture.vfs.rename(ctx, Ino::ROOT, OsStr::new("renamed"), Ino::ROOT, OsStr::new("g"), 0);
-    let cancel = Cancel::new();
-    cancel.cancel();
-    assert_eq!(fault(rename(&Ctx::new(0, 0, 1, &cancel))), Fault::Interrupted);
+    let (from, to) = (OsStr::new("renamed"), OsStr::new("g"));
+    fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, from, Ino::ROOT, to, 0).unwrap();
     drop(gate);
-    rename(&Ctx::daemon()).unwrap();
     assert_eq!(fixture.content("g"), b"new");
     assert_eq!(fixture.vfs.finish(LIMIT), 0);
     assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn a_name_goes_before_a_new_version_takes_its_place_or_after() {
+    let fixture = fixture();
+    let ino = fixture.file("f", b"old");
+    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.write(fh, 0, b"new").unwrap();
+    let gate = fixture.faults.replace_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    while fixture.faults.replaces.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = Ctx::new(0, 0, 1, &cancel);
+    let (f, g) = (OsStr::new("f"), OsStr::new("g"));
+    assert_eq!(fault(fixture.vfs.unlink(&interrupted, Ino::ROOT, f)), Fault::Interrupted);
+    assert_eq!(fault(fixture.vfs.rename(&interrupted, Ino::ROOT, f, Ino::ROOT, g, 0)), Fault::Interrupted);
+    drop(gate);
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, f).unwrap();
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), Vec::<String>::new());
 }
 
 #[test]
@@ -1076,10 +1095,12 @@ struct Faults {
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
     create_gate: parking_lot::Mutex<()>,
+    replace_gate: parking_lot::Mutex<()>,
     /// What is opened now seems to have no bytes.
     reads_end: AtomicBool,
     /// How often each was begun.
     creates: AtomicUsize,
+    replaces: AtomicUsize,
     set_attrs: AtomicUsize,
 }
 
@@ -1092,8 +1113,10 @@ impl Faults {
             panic_append: Arc::default(),
             commit_gate: Arc::default(),
             create_gate: parking_lot::Mutex::default(),
+            replace_gate: parking_lot::Mutex::default(),
             reads_end: AtomicBool::new(false),
             creates: AtomicUsize::new(0),
+            replaces: AtomicUsize::new(0),
             set_attrs: AtomicUsize::new(0),
         }
     }
@@ -1157,6 +1180,12 @@ impl Layer for Faults {
     fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
         let reader = self.inner.open(ctx, path)?;
         Ok(if self.reads_end.load(Ordering::Relaxed) { Arc::new(AtEnd(reader)) } else { reader })
+    }
+
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        self.replaces.fetch_add(1, Ordering::SeqCst);
+        drop(self.replace_gate.lock());
+        self.inner.replace(ctx, new, old)
     }
 
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {

@@ -185,6 +185,8 @@ impl Vfs {
     /// Removes a file. Who has it open for writing goes on without effect.
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
+        let stream = self.inodes.child(parent, name).and_then(|ino| self.stream(ino));
+        let _kept = stream.map(|stream| stream.keep_from_place(ctx)).transpose()?;
         let result = self.fs.remove_file(ctx, &self.path(parent)?.join(name)?);
         self.inodes.touch_in(parent);
         result?;
@@ -238,11 +240,17 @@ impl Vfs {
         for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
+        let over = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino));
+        let moved = self.writers.streams().into_iter().filter(|stream| stream.is_below(&from));
+        let _kept = moved
+            .chain(over.clone())
+            .map(|stream| stream.keep_from_place(ctx))
+            .collect::<Result<Vec<_>>>()?;
         let result = self.fs.rename(ctx, &from, &to, mode);
         self.inodes.touch_in(parent);
         self.inodes.touch_in(new_parent);
         result?;
-        if let Some(stream) = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino)) {
+        if let Some(stream) = over {
             stream.removed();
         }
         self.inodes.rename(parent, name, new_parent, new_name);

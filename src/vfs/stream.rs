@@ -91,6 +91,10 @@ struct State {
     untold: bool,
     /// It is being completed: the slot is lent for that, unless the file is removed meanwhile.
     completing: bool,
+    /// A new version is taking its place in this moment.
+    placing: bool,
+    /// How many calls are changing the name or taking it away: until they are over no new version takes its place.
+    renames: usize,
     /// How often it was completed, or failed.
     ends: u64,
     /// When a process that did not open it has closed it, with nothing written since.
@@ -118,6 +122,8 @@ impl State {
             failed: None,
             untold: false,
             completing: false,
+            placing: false,
+            renames: 0,
             ends: 0,
             let_go: None,
         }
@@ -523,6 +529,7 @@ impl WriteStream {
         let unwanted = std::mem::replace(&mut state.slot, Slot::Gone);
         state.failed = Some(error);
         state.completing = false;
+        state.placing = false;
         state.ends += 1;
         self.changed.notify_all();
         drop(state);
@@ -707,10 +714,17 @@ impl WriteStream {
     fn put_in_place(&self, ctx: &Ctx, attr: Attr) -> Result<Attr> {
         let (staged, path, gone) = {
             let mut state = self.state.lock();
-            (state.staged.take(), state.path.clone(), matches!(state.slot, Slot::Gone))
+            while state.staged.is_some() && state.renames > 0 {
+                self.changed.wait(&mut state);
+            }
+            let gone = matches!(state.slot, Slot::Gone);
+            state.placing = state.staged.is_some() && !gone;
+            (state.staged.take(), state.path.clone(), gone)
         };
         let Some(staged) = staged else { return Ok(attr) };
         let placed = if gone { Ok(attr) } else { self.fs.replace(ctx, &staged, &path) };
+        self.state.lock().placing = false;
+        self.changed.notify_all();
         if (gone || placed.is_err())
             && let Err(error) = self.fs.remove_file(ctx, &staged)
         {
@@ -799,19 +813,37 @@ impl WriteStream {
         state.standing |= matches!(state.slot, Slot::Complete);
     }
 
-    /// Before `from` is renamed: completes the file if it is there or below and its writer cannot follow, or waits until a
-    /// new version has taken its place that is about to. What is written later goes on beside it.
+    /// Before `from` is renamed: completes the file if it is there or below and its writer cannot follow. What is
+    /// written later goes on beside it.
     pub(super) fn settle(self: &Arc<Self>, ctx: &Ctx, from: &FsPath) -> Result<()> {
         let concerned = {
             let state = self.state.lock();
-            let stays = !state.moves && state.target().starts_with(from);
-            let moves_itself = state.completing && state.standing && state.path.starts_with(from);
-            state.is_open() && (stays || moves_itself)
+            state.is_open() && !state.moves && state.target().starts_with(from)
         };
         if !concerned {
             return Ok(());
         }
         self.commit(ctx)
+    }
+
+    /// Whether the file is at or below `path`.
+    pub(super) fn is_below(&self, path: &FsPath) -> bool {
+        self.state.lock().path.starts_with(path)
+    }
+
+    /// Before its name is changed or taken away, until what is returned is dropped: a new version that was complete just
+    /// then would be put where the file is not any more. Waits for one that is taking its place.
+    pub(super) fn keep_from_place(self: &Arc<Self>, ctx: &Ctx) -> Result<KeptFromPlace> {
+        let mut state = self.state.lock();
+        if state.placing {
+            ctx.cancel().register(&Waker::from(Arc::clone(self)));
+        }
+        while state.placing {
+            ctx.check()?;
+            self.changed.wait(&mut state);
+        }
+        state.renames += 1;
+        Ok(KeptFromPlace(Arc::clone(self)))
     }
 
     /// Where the file is.
@@ -903,6 +935,16 @@ fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut 
         left -= piece;
     }
     Ok(())
+}
+
+/// The name of a file is being changed or taken away.
+pub(super) struct KeptFromPlace(Arc<WriteStream>);
+
+impl Drop for KeptFromPlace {
+    fn drop(&mut self) {
+        self.0.state.lock().renames -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 /// A thread has the writer. If it panics, the others must not wait for ever.
