@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use alluxio_fuse::fs::Cancel;
 use alluxio_fuse::fs::CreateOptions;
 use alluxio_fuse::fs::Ctx;
 use alluxio_fuse::fs::Fault;
+use alluxio_fuse::fs::FileReader;
 use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
@@ -23,11 +25,14 @@ use alluxio_fuse::fs::Layer;
 use alluxio_fuse::fs::Payload;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
+use alluxio_fuse::fs::Slices;
 use alluxio_fuse::fs::Timestamp;
 use alluxio_fuse::fs::XattrMode;
+use alluxio_fuse::vfs::DirItem;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
 use alluxio_fuse::vfs::PageCache;
+use alluxio_fuse::vfs::PlusItem;
 use alluxio_fuse::vfs::Vfs;
 use alluxio_fuse::vfs::VfsOptions;
 
@@ -194,6 +199,20 @@ fn who_still_has_a_file_open_can_go_on_after_another_close() {
 }
 
 #[test]
+fn what_is_shortened_while_it_is_copied_cannot_go_on() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"kept").unwrap();
+    fixture.flush(fh).unwrap();
+    fixture.faults.reads_end.store(true, Ordering::Relaxed);
+    assert_eq!(fault(fixture.write(fh, 4, b"lost")), Fault::Stale);
+    fixture.faults.reads_end.store(false, Ordering::Relaxed);
+    assert_eq!(fault(fixture.close(fh)), Fault::Stale);
+    assert_eq!(std::fs::read(fixture.dir.path().join("f")).unwrap(), b"kept");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
 fn what_could_not_go_on_leaves_what_was_complete() {
     let fixture = fixture();
     let (_, fh) = fixture.create("f");
@@ -242,6 +261,26 @@ fn a_failed_write_makes_close_fail() {
     assert_eq!(fault(fixture.write(fh, 0, b"x")), Fault::NoSpace);
     assert_eq!(fault(fixture.close(fh)), Fault::NoSpace);
     assert_eq!(fault(fixture.find("f")), Fault::NotFound);
+}
+
+#[test]
+fn a_write_that_waits_for_one_that_fails_fails_too() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.set(ino, &SetAttr { mode: Some(0o4755), ..SetAttr::default() });
+    fixture.faults.fail_append.store(true, Ordering::Relaxed);
+    let cancel = Cancel::new();
+    // This one takes the set-user-id bit away first, which tells that it is on its way.
+    let other = Ctx::new(1000, 1000, 1, &cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| fixture.vfs.write(&other, fh, 1, Payload::Lent(b"b")));
+        while fixture.vfs.getattr(&Ctx::daemon(), ino, None).unwrap().0.mode != 0o755 {
+            thread::yield_now();
+        }
+        assert_eq!(fault(fixture.write(fh, 0, b"a")), Fault::NoSpace);
+        assert_eq!(fault(waiting.join().unwrap()), Fault::NoSpace);
+    });
+    assert_eq!(fault(fixture.close(fh)), Fault::NoSpace);
 }
 
 #[test]
@@ -315,6 +354,162 @@ fn the_end_waits_for_what_was_closed_and_gives_up_what_was_not() {
 }
 
 #[test]
+fn a_file_that_nobody_has_open_any_more_is_there_until_it_is_complete() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    assert_eq!(fixture.vfs.open_handles(), 0);
+    // Also once the kernel has forgotten it.
+    fixture.vfs.forget(ino, 1);
+    let found = fixture.vfs.lookup(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    assert_eq!((found.ino, found.attr.size, found.attr.complete), (ino, 3, false));
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = Ctx::new(0, 0, 1, &cancel);
+    for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_WRONLY | libc::O_TRUNC] {
+        assert_eq!(fault(fixture.vfs.open(&interrupted, ino, flags)), Fault::Interrupted);
+    }
+    let emptied = fixture.vfs.setattr(&interrupted, ino, None, &SetAttr::default(), Some(0));
+    assert_eq!(fault(emptied), Fault::Interrupted);
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.content("f"));
+        drop(gate);
+        assert_eq!(reading.join().unwrap(), b"abc");
+    });
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    fixture.vfs.forget(ino, 1);
+    assert_eq!(fixture.vfs.known_inodes(), 1);
+}
+
+#[test]
+fn who_writes_a_file_that_is_being_completed_writes_what_comes_after_it() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    let fh = thread::scope(|scope| {
+        let appending = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_APPEND));
+        let writing = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC));
+        let trying = scope.spawn(|| fixture.vfs.open(&ctx, ino, libc::O_RDWR));
+        drop(gate);
+        let tried = trying.join().unwrap().unwrap().fh;
+        fixture.vfs.release(tried).unwrap();
+        let opened = writing.join().unwrap().unwrap();
+        // Whichever came first: there is nothing to append to once the file is empty.
+        match appending.join().unwrap() {
+            Ok(appended) => fixture.vfs.release(appended.fh).unwrap(),
+            Err(error) => assert_eq!(error.fault(), Fault::NotSupported),
+        }
+        opened.fh
+    });
+    fixture.write(fh, 0, b"other").unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"other");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn a_new_version_that_is_being_completed_goes_with_its_name() {
+    let fixture = fixture();
+    let overwritten = |name| {
+        let ino = fixture.file(name, b"old");
+        let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        fh
+    };
+    let (removed, renamed) = (overwritten("removed"), overwritten("renamed"));
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(removed).unwrap();
+    fixture.vfs.release(renamed).unwrap();
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("removed")).unwrap();
+    let (from, to) = (OsStr::new("renamed"), OsStr::new("g"));
+    fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, from, Ino::ROOT, to, 0).unwrap();
+    drop(gate);
+    assert_eq!(fixture.content("g"), b"new");
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn a_name_goes_before_a_new_version_takes_its_place_or_after() {
+    let fixture = fixture();
+    let ino = fixture.file("f", b"old");
+    let fh = fixture.vfs.open(&Ctx::daemon(), ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.write(fh, 0, b"new").unwrap();
+    let gate = fixture.faults.replace_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    while fixture.faults.replaces.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let interrupted = Ctx::new(0, 0, 1, &cancel);
+    let (f, g) = (OsStr::new("f"), OsStr::new("g"));
+    assert_eq!(fault(fixture.vfs.unlink(&interrupted, Ino::ROOT, f)), Fault::Interrupted);
+    assert_eq!(fault(fixture.vfs.rename(&interrupted, Ino::ROOT, f, Ino::ROOT, g, 0)), Fault::Interrupted);
+    drop(gate);
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, f).unwrap();
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), Vec::<String>::new());
+}
+
+#[test]
+fn who_waits_for_a_file_that_cannot_be_completed_finds_what_is_there() {
+    let fixture = fixture();
+    let old = fixture.file("old", b"old");
+    let over = fixture.vfs.open(&Ctx::daemon(), old, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    let (new, made) = fixture.create("new");
+    for fh in [over, made] {
+        fixture.write(fh, 0, b"new").unwrap();
+    }
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.faults.fail_commit.store(true, Ordering::Relaxed);
+    for fh in [over, made] {
+        fixture.vfs.release(fh).unwrap();
+    }
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.content("old"));
+        let missing = scope.spawn(|| fixture.vfs.open(&Ctx::daemon(), new, libc::O_RDONLY));
+        drop(gate);
+        assert_eq!(reading.join().unwrap(), b"old");
+        assert!(matches!(fault(missing.join().unwrap()), Fault::NotFound | Fault::Stale));
+    });
+    assert_eq!(fault(fixture.find("new")), Fault::NotFound);
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["old"]);
+}
+
+#[test]
+fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
+    let fixture = fixture();
+    let cancel = Cancel::new();
+    let opener = Ctx::new(0, 0, std::process::id(), &cancel);
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let inherited = Ctx::new(0, 0, child.id(), &cancel);
+    let flags = libc::O_WRONLY | libc::O_CREAT;
+    let (entry, opened) = fixture.vfs.create(&opener, Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap();
+    fixture.vfs.flush(&opener, opened.fh).unwrap();
+    fixture.write(opened.fh, 0, b"a").unwrap();
+    fixture.vfs.flush(&inherited, opened.fh).unwrap();
+    // Nobody lets go.
+    assert_eq!(fault(fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY)), Fault::Busy);
+    fixture.vfs.flush(&inherited, opened.fh).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY));
+        fixture.vfs.release(opened.fh).unwrap();
+        let fh = reading.join().unwrap().unwrap().fh;
+        assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().to_vec(), b"a");
+        fixture.vfs.release(fh).unwrap();
+    });
+}
+
+#[test]
 fn truncation_does_what_a_write_once_store_can() {
     let fixture = fixture();
     let ctx = Ctx::daemon();
@@ -328,6 +523,39 @@ fn truncation_does_what_a_write_once_store_can() {
     assert_eq!(fixture.content("f"), b"");
     assert_eq!(to(3).unwrap().0.size, 3);
     assert_eq!(fixture.content("f"), b"\0\0\0");
+}
+
+#[test]
+fn a_file_that_is_emptied_while_another_closes_it_is_empty() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    let mode = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
+    fixture.set(ino, &mode);
+    fixture.write(fh, 0, b"abc").unwrap();
+    let (commit, create) = (fixture.faults.commit_gate.lock(), fixture.faults.create_gate.lock());
+    let cancel = Cancel::new();
+    // This one takes the set-user-id bit away first, which tells that it is on its way.
+    let other = Ctx::new(1000, 1000, 1, &cancel);
+    // A close that is interrupted goes on, and waits at the gate.
+    let ended = Cancel::new();
+    ended.cancel();
+    assert_eq!(fault(fixture.vfs.flush(&Ctx::new(0, 0, 1, &ended), fh)), Fault::Interrupted);
+    thread::scope(|scope| {
+        let emptying = scope.spawn(|| fixture.vfs.setattr(&other, ino, None, &SetAttr::default(), Some(0)));
+        while fixture.faults.set_attrs.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        drop(commit);
+        while fixture.faults.creates.load(Ordering::SeqCst) < 2 {
+            thread::yield_now();
+        }
+        fixture.vfs.release(fh).unwrap();
+        drop(create);
+        assert_eq!(emptying.join().unwrap().unwrap().0.size, 0);
+    });
+    assert_eq!(fixture.content("f"), b"");
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
+    assert_eq!(fixture.names(), ["f"]);
 }
 
 #[test]
@@ -485,6 +713,21 @@ fn what_is_complete_cannot_be_appended_to() {
 }
 
 #[test]
+fn who_reads_what_he_has_written_is_not_given_what_took_its_place() {
+    let fixture = fixture();
+    let flags = libc::O_RDWR | libc::O_CREAT;
+    let fh = fixture.vfs.create(&Ctx::daemon(), Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap().1.fh;
+    fixture.write(fh, 0, b"own").unwrap();
+    fixture.flush(fh).unwrap();
+    // By another client.
+    let at = |name| fixture.dir.path().join(name);
+    std::fs::write(at("other"), b"other").unwrap();
+    std::fs::rename(at("other"), at("f")).unwrap();
+    assert_eq!(fault(fixture.vfs.read(&Ctx::daemon(), fh, 0, 9)), Fault::Stale);
+    fixture.close(fh).unwrap();
+}
+
+#[test]
 fn a_file_removed_while_it_is_written_stays_removed() {
     let fixture = fixture();
     let (ino, fh) = fixture.create("f");
@@ -581,6 +824,83 @@ fn a_directory_is_read_in_pieces_from_any_offset() {
     assert_eq!(again, 602);
     fixture.vfs.releasedir(fh);
     assert_eq!(fixture.vfs.open_handles(), 0);
+}
+
+#[test]
+fn a_directory_that_was_empty_shows_what_came_when_it_is_read_again() {
+    let fixture = fixture();
+    let fh = fixture.vfs.opendir(&Ctx::daemon(), Ino::ROOT).unwrap();
+    let names = || {
+        let mut names = Vec::new();
+        let mut take = |item: &DirItem<'_>| {
+            names.push(item.name.to_owned());
+            true
+        };
+        fixture.vfs.readdir(&Ctx::daemon(), Ino::ROOT, fh, 0, &mut take).unwrap();
+        names
+    };
+    assert_eq!(names(), [".", ".."]);
+    fixture.file("f", b"x");
+    assert_eq!(names(), [".", "..", "f"]);
+    fixture.vfs.releasedir(fh);
+}
+
+#[test]
+fn attributes_that_were_listed_before_a_change_are_not_handed_out_after_it() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    fixture.file("f", b"abc");
+    let dir = fixture.vfs.mkdir(&ctx, Ino::ROOT, OsStr::new("dir"), 0o755).unwrap().ino;
+    let (entry, opened) = fixture.vfs.create(&ctx, dir, OsStr::new("g"), 0o644, libc::O_WRONLY).unwrap();
+    fixture.close(opened.fh).unwrap();
+    let (g, other) = (entry.ino, fixture.vfs.mkdir(&ctx, Ino::ROOT, OsStr::new("other"), 0o755).unwrap().ino);
+    // How many names have attributes when the directory is read after `change`.
+    let plus = |change: &dyn Fn()| {
+        let fh = fixture.vfs.opendir(&ctx, dir).unwrap();
+        change();
+        let (mut names, mut with) = (0, 0);
+        let mut take = |plus: &PlusItem<'_>| {
+            names += 1;
+            if let Some(entry) = &plus.entry {
+                with += 1;
+                fixture.vfs.forget(entry.ino, 1);
+            }
+            true
+        };
+        fixture.vfs.readdirplus(&ctx, dir, fh, 2, &mut take).unwrap();
+        fixture.vfs.releasedir(fh);
+        (names, with)
+    };
+    assert_eq!(plus(&|| {}), (1, 1));
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    let chmod = || {
+        fixture.set(g, &mode(0o600));
+    };
+    assert_eq!(plus(&chmod), (1, 0));
+    assert_eq!(
+        plus(&|| fixture.vfs.setxattr(&ctx, g, OsStr::new("user.a"), b"1", XattrMode::Set).unwrap()),
+        (1, 0)
+    );
+    let lengthen = || {
+        fixture.vfs.setattr(&ctx, g, None, &SetAttr::default(), Some(5)).unwrap();
+    };
+    assert_eq!(plus(&lengthen), (1, 0));
+    let overwrite = || {
+        let fh = fixture.vfs.open(&ctx, g, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        fixture.close(fh).unwrap();
+    };
+    assert_eq!(plus(&overwrite), (1, 0));
+    let (from, to) = (OsStr::new("g"), OsStr::new("h"));
+    assert_eq!(plus(&|| fixture.vfs.rename(&ctx, dir, from, other, to, 0).unwrap()).1, 0);
+    assert_eq!(plus(&|| fixture.vfs.rename(&ctx, other, to, dir, from, 0).unwrap()).1, 0);
+    // What is done elsewhere is no reason to ask for each name.
+    let elsewhere = || {
+        fixture.file("f2", b"x");
+        fixture.vfs.mkdir(&ctx, other, OsStr::new("sub"), 0o755).unwrap();
+    };
+    assert_eq!(plus(&elsewhere), (1, 1));
+    assert_eq!(plus(&|| fixture.vfs.unlink(&ctx, dir, from).unwrap()).1, 0);
 }
 
 #[test]
@@ -774,6 +1094,14 @@ struct Faults {
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
+    create_gate: parking_lot::Mutex<()>,
+    replace_gate: parking_lot::Mutex<()>,
+    /// What is opened now seems to have no bytes.
+    reads_end: AtomicBool,
+    /// How often each was begun.
+    creates: AtomicUsize,
+    replaces: AtomicUsize,
+    set_attrs: AtomicUsize,
 }
 
 impl Faults {
@@ -784,6 +1112,12 @@ impl Faults {
             fail_commit: Arc::default(),
             panic_append: Arc::default(),
             commit_gate: Arc::default(),
+            create_gate: parking_lot::Mutex::default(),
+            replace_gate: parking_lot::Mutex::default(),
+            reads_end: AtomicBool::new(false),
+            creates: AtomicUsize::new(0),
+            replaces: AtomicUsize::new(0),
+            set_attrs: AtomicUsize::new(0),
         }
     }
 }
@@ -826,16 +1160,47 @@ impl FileWriter for FaultyWriter {
     }
 }
 
+struct AtEnd(Arc<dyn FileReader>);
+
+impl FileReader for AtEnd {
+    fn attr(&self) -> &Attr {
+        self.0.attr()
+    }
+
+    fn read_at(&self, _ctx: &Ctx, _offset: u64, _len: usize) -> Result<Slices> {
+        Ok(Slices::new())
+    }
+}
+
 impl Layer for Faults {
     fn below(&self) -> &dyn FileSystem {
         &self.inner
     }
+
+    fn open(&self, ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>> {
+        let reader = self.inner.open(ctx, path)?;
+        Ok(if self.reads_end.load(Ordering::Relaxed) { Arc::new(AtEnd(reader)) } else { reader })
+    }
+
+    fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {
+        self.replaces.fetch_add(1, Ordering::SeqCst);
+        drop(self.replace_gate.lock());
+        self.inner.replace(ctx, new, old)
+    }
+
+    fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
+        self.set_attrs.fetch_add(1, Ordering::SeqCst);
+        self.inner.set_attr(ctx, path, change)
+    }
+
     fn create(
         &self,
         ctx: &Ctx,
         path: &FsPath,
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
+        self.creates.fetch_add(1, Ordering::SeqCst);
+        drop(self.create_gate.lock());
         let (attr, inner) = self.inner.create(ctx, path, options)?;
         let writer = FaultyWriter {
             inner,

@@ -1,6 +1,7 @@
 //! Operations on open directories.
 //!
-//! Entries come from the backend part by part, and go to the kernel with their attributes. What was given is kept in
+//! Entries come from the backend part by part, and go to the kernel with their attributes, unless these may be outdated
+//! when it asks: then it looks up the names that it is asked for. What was given is kept in
 //! the [`Trail`], without attributes, so that an offset stays good as long as the directory is open: seeking back shows
 //! what was there. Reading at 0 again (rewinddir) lists anew.
 //!
@@ -9,6 +10,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -31,6 +34,9 @@ use crate::fs::Result;
 /// The offsets of `.` and `..` are 0 and 1; those of the entries are their positions in the trail after that.
 const DOTS: u64 = 2;
 
+/// How long attributes of a listing are handed out.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// An open directory.
 pub(super) struct OpenDir {
     ino: Ino,
@@ -44,7 +50,12 @@ struct ReadDir {
     trail: Trail,
     /// What the backend has listed and was not given yet.
     ahead: VecDeque<DirEntry>,
+    /// When the backend was asked for these.
+    asked: Option<Instant>,
     source: Source,
+    /// [`Inodes::listed`](super::inodes::Inodes::listed) before the backend was asked for the first of them: a listing may
+    /// know from then on what comes later.
+    listed: u64,
 }
 
 /// Where further entries come from.
@@ -58,6 +69,11 @@ enum Source {
 }
 
 impl ReadDir {
+    /// Whether something was given, or that there is nothing.
+    fn was_read(&self) -> bool {
+        self.trail.end() > 0 || matches!(self.source, Source::AtEnd)
+    }
+
     /// The first entry ahead counts as given.
     fn pass(&mut self) {
         if let Some(entry) = self.ahead.pop_front() {
@@ -66,7 +82,7 @@ impl ReadDir {
     }
 }
 
-/// Takes an entry, and what the backend has listed of it, if that is still known; false if there is no more room.
+/// Takes an entry, and what the backend has listed of it, if that is still known and not outdated; false if there is no more room.
 type Visit<'a> = dyn FnMut(&DirItem<'_>, Option<&DirEntry>) -> Result<bool> + 'a;
 
 impl Vfs {
@@ -75,8 +91,9 @@ impl Vfs {
         let _opening = self.drain.open()?;
         let path = self.path(ino)?;
         // The listing starts here, so that a directory that cannot be read fails to open, as POSIX has it.
+        let (asked, listed) = (Some(Instant::now()), self.inodes.listed(ino));
         let source = Source::Open(self.fs.list(ctx, &path)?, path);
-        let read = ReadDir { source, ..ReadDir::default() };
+        let read = ReadDir { source, asked, listed, ..ReadDir::default() };
         Ok(self.dirs.insert(Arc::new(OpenDir { ino, read: Mutex::new(read) })))
     }
 
@@ -115,9 +132,15 @@ impl Vfs {
         })
     }
 
-    /// None for a name that a look-up would refuse, such as one of more than 255 bytes.
+    /// None for a name that a look-up would refuse, such as one of more than 255 bytes, and for a file that is not complete
+    /// or was not when it was listed.
     fn listed_entry(&self, dir: Ino, listed: &DirEntry) -> Result<Option<Entry>> {
-        if self.path(dir)?.join(&listed.name).is_err() {
+        if !listed.attr.complete || self.path(dir)?.join(&listed.name).is_err() {
+            return Ok(None);
+        }
+        // Its completion may not be counted yet.
+        let stream = self.inodes.child(dir, &listed.name).and_then(|ino| self.stream(ino));
+        if stream.is_some_and(|stream| !stream.is_open()) {
             return Ok(None);
         }
         self.entry(dir, &listed.name, listed.attr.clone()).map(Some)
@@ -127,7 +150,7 @@ impl Vfs {
         let dir =
             self.dirs.find(fh).filter(|dir| dir.ino == ino).ok_or_else(|| FsError::new(Fault::BadHandle))?;
         let mut read = dir.read.lock();
-        if offset == 0 && read.trail.end() > 0 {
+        if offset == 0 && read.was_read() {
             *read = ReadDir::default();
         }
         let mut offset = offset;
@@ -160,7 +183,10 @@ impl Vfs {
         let Some(listed) = read.ahead.front() else { return Ok(None) };
         let (name, attr) = (listed.name.as_str(), &listed.attr);
         let next = DOTS + read.trail.end_with(name);
-        if !visit(&DirItem { name, ino: attr.id, kind: attr.kind, next }, Some(listed))? {
+        let is_fresh =
+            read.asked.is_some_and(|asked| asked.elapsed() < FRESH) && self.inodes.listed(ino) == read.listed;
+        let item = DirItem { name, ino: attr.id, kind: attr.kind, next };
+        if !visit(&item, is_fresh.then_some(listed))? {
             return Ok(None);
         }
         read.pass();
@@ -191,6 +217,7 @@ impl Vfs {
         // A directory that was removed has no more entries.
         let Some(path) = self.inodes.path(ino) else { return Ok(false) };
         if let Source::NotAsked = read.source {
+            read.listed = self.inodes.listed(ino);
             read.source = Source::Open(self.fs.list(ctx, &path)?, path.clone());
         }
         let Source::Open(listing, known) = &mut read.source else { return Ok(false) };
@@ -198,7 +225,11 @@ impl Vfs {
             listing.renamed(&path);
             *known = path;
         }
+        let now = Instant::now();
+        let is_first = read.trail.end() == 0;
         read.ahead = listing.next_batch(ctx)?.into();
+        // The first part may be there since the directory was opened.
+        read.asked = read.asked.filter(|_| is_first).or(Some(now));
         if read.ahead.is_empty() {
             read.source = Source::AtEnd;
         }

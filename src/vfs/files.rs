@@ -11,7 +11,6 @@ use super::Ino;
 use super::Opened;
 use super::PageCache;
 use super::Vfs;
-use super::Writing;
 use super::inodes::Version;
 use super::names::PERMISSIONS;
 use super::names::WRITE;
@@ -92,7 +91,7 @@ impl Vfs {
                 let entry = self.made(parent, name, attr)?;
                 self.opened_entry(entry, |ino| {
                     let held = self.hold_writer(ino)?;
-                    self.add_writer(ctx, ino, stream, flags, false, held)
+                    self.add_writer(ctx, ino, stream, flags & !libc::O_TRUNC, held)
                 })
             }
             // Somebody else was faster; without O_EXCL their file is as good.
@@ -122,15 +121,35 @@ impl Vfs {
     /// Opens `ino` with the flags of open(2).
     pub fn open(&self, ctx: &Ctx, ino: Ino, flags: i32) -> Result<Opened> {
         let _opening = self.drain.open()?;
-        let path = self.path(ino)?;
         if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            self.wait_readable(ctx, ino)?;
             if flags & libc::O_TRUNC != 0 {
-                self.check_readable(ino)?;
                 self.truncate(ctx, ino, None, 0)?;
             }
-            return self.open_for_reading(ctx, ino, &path, flags);
+            return self.open_for_reading(ctx, ino, &self.path(ino)?, flags);
         }
-        self.open_for_writing(ctx, ino, path, flags)
+        self.wait_left(ctx, ino)?;
+        self.open_for_writing(ctx, ino, self.path(ino)?, flags)
+    }
+
+    /// Fails while the file is being written; waits if that has ended but for its completion.
+    fn wait_readable(&self, ctx: &Ctx, ino: Ino) -> Result<()> {
+        let Some(stream) = self.stream(ino).filter(|stream| stream.is_open()) else { return Ok(()) };
+        let is_left = self.writers.left(ino).is_some();
+        if !stream.wait_closed(ctx, is_left)? {
+            return Err(busy());
+        }
+        self.writers.ended(ino, &stream);
+        self.check_readable(ino)
+    }
+
+    /// Waits for a file that nobody has open any more until it is complete, or has failed.
+    pub(super) fn wait_left(&self, ctx: &Ctx, ino: Ino) -> Result<()> {
+        if let Some(stream) = self.writers.left(ino) {
+            stream.wait_closed(ctx, true)?;
+            self.writers.ended(ino, &stream);
+        }
+        Ok(())
     }
 
     fn check_readable(&self, ino: Ino) -> Result<()> {
@@ -138,7 +157,6 @@ impl Vfs {
     }
 
     fn open_for_reading(&self, ctx: &Ctx, ino: Ino, path: &FsPath, flags: i32) -> Result<Opened> {
-        self.check_readable(ino)?;
         let finding = self.finding_for(ctx, ino);
         let reader = self.fs.open(&ctx.with_finding(&finding), path).inspect_err(|error| {
             if error.fault() == Fault::NotFound {
@@ -197,12 +215,7 @@ impl Vfs {
                 self.resting_stream(path, attr)
             }
         };
-        if flags & libc::O_TRUNC != 0 {
-            stream.truncate(ctx, 0)?;
-            self.inodes.adopt(ino, &stream.attr());
-        }
-        let late = stream.is_finished();
-        self.add_writer(ctx, ino, stream, flags, late, held)
+        self.add_writer(ctx, ino, stream, flags, held)
     }
 
     pub(super) fn resting_stream(&self, path: FsPath, attr: Attr) -> Arc<WriteStream> {
@@ -216,21 +229,33 @@ impl Vfs {
         ino: Ino,
         stream: Arc<WriteStream>,
         flags: i32,
-        late: bool,
         held: Option<Held>,
     ) -> Result<Opened> {
+        let stream = self.writers.join(ino, stream);
+        let file =
+            self.begin_writing(ctx, ino, stream, flags, held).inspect_err(|_| self.writers.leave(ino))?;
+        Ok(self.opened(self.files.insert(Arc::new(file)), false))
+    }
+
+    fn begin_writing(
+        &self,
+        ctx: &Ctx,
+        ino: Ino,
+        stream: Arc<WriteStream>,
+        flags: i32,
+        held: Option<Held>,
+    ) -> Result<OpenFile> {
+        if flags & libc::O_TRUNC != 0 {
+            stream.truncate(ctx, 0)?;
+            self.inodes.adopt(ino, &stream.attr());
+            self.inodes.touch(ino);
+        }
+        let late = stream.is_finished();
         let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
         // Opened now, it stays readable whatever becomes of the name.
         let reader = if readable && late { Some(self.fs.open(ctx, &stream.path())?) } else { None };
-        let stream = {
-            let mut writers = self.writers.lock();
-            let writing = writers.entry(ino).or_insert(Writing { stream, handles: 0 });
-            writing.handles += 1;
-            Arc::clone(&writing.stream)
-        };
         stream.opened_by(Process::of_thread(ctx.pid));
-        let file = OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held };
-        Ok(self.opened(self.files.insert(Arc::new(file)), false))
+        Ok(OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held })
     }
 
     fn opened(&self, fh: Fh, unchanged: bool) -> Opened {
@@ -295,6 +320,9 @@ impl Vfs {
             return Err(Fault::Stale.into());
         }
         let reader = self.fs.open(ctx, &stream.path())?;
+        if reader.attr().id != id {
+            return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
+        }
         *slot.lock() = Some(Arc::clone(&reader));
         Ok(reader)
     }
@@ -312,6 +340,7 @@ impl Vfs {
                 if offset == 0 {
                     // The first bytes of a file that was completed empty make it anew.
                     self.inodes.adopt(*ino, &stream.attr());
+                    self.inodes.touch(*ino);
                 }
                 Ok(len)
             }
@@ -321,6 +350,7 @@ impl Vfs {
     /// Passes on `result`. A file that has failed is removed: its name can stand for another one at once.
     fn still_there(&self, ino: Ino, stream: &WriteStream, result: Result<()>) -> Result<()> {
         if result.is_err() && stream.is_lost() {
+            self.inodes.touch(ino);
             self.inodes.lose_name(ino);
         }
         result
@@ -333,7 +363,7 @@ impl Vfs {
         match &*self.file(fh)? {
             OpenFile::Writing { ino, stream, .. } if stream.is_closed_by(Process::of_thread(ctx.pid)) => {
                 self.still_there(*ino, stream, stream.commit(ctx))?;
-                self.inodes.adopt(*ino, &stream.attr());
+                self.writers.ended(*ino, stream);
                 Ok(())
             }
             OpenFile::Reading { .. } | OpenFile::Writing { .. } => Ok(()),
@@ -348,19 +378,12 @@ impl Vfs {
         }
     }
 
-    /// The last descriptor is gone. What no close has completed is completed now, in the background.
+    /// The last descriptor is gone. What no close has completed is completed now, in the background; until then it is as
+    /// if it was open.
     pub fn release(&self, fh: Fh) -> Result<()> {
         let file = self.files.remove(fh).ok_or_else(|| FsError::new(Fault::BadHandle))?;
         if let OpenFile::Writing { ino, .. } = &*file {
-            let mut writers = self.writers.lock();
-            // Gone already if the mount is ending.
-            let Some(writing) = writers.get_mut(ino) else { return Ok(()) };
-            writing.handles -= 1;
-            if writing.handles == 0 {
-                let writing = writers.remove(ino).expect("just seen");
-                drop(writers);
-                writing.stream.commit_later();
-            }
+            self.writers.leave(*ino);
         }
         Ok(())
     }

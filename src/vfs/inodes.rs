@@ -51,6 +51,8 @@ struct Node {
     /// How often the kernel was told of it, less what it forgot.
     lookups: u64,
     children: HashMap<Box<str>, Ino>,
+    /// How often this mount changed what a listing of this directory shows.
+    listed: u64,
     /// Inodes that had a name in this directory before the one that has it, and are of the same file.
     shadows: Vec<Ino>,
     /// The version that was last opened.
@@ -73,6 +75,7 @@ impl Node {
             kind,
             lookups: 1,
             children: HashMap::new(),
+            listed: 0,
             shadows: Vec::new(),
             opened: None,
             shown: None,
@@ -113,6 +116,25 @@ impl Inodes {
     /// A number that changes when this mount changes what a name stands for.
     pub(super) fn changes(&self) -> u64 {
         self.table.lock().changes
+    }
+
+    /// This mount has changed what is shown of `ino`, or may have.
+    pub(super) fn touch(&self, ino: Ino) {
+        self.table.lock().touch(ino);
+    }
+
+    /// This mount has changed what is in the directory `ino`, or may have, and so what is shown of itself.
+    pub(super) fn touch_in(&self, ino: Ino) {
+        let mut table = self.table.lock();
+        if let Some(node) = table.nodes.get_mut(&ino) {
+            node.listed += 1;
+        }
+        table.touch(ino);
+    }
+
+    /// A number that changes when this mount changes what a listing of the directory `ino` shows.
+    pub(super) fn listed(&self, ino: Ino) -> u64 {
+        self.table.lock().nodes.get(&ino).map_or(0, |node| node.listed)
     }
 
     /// Whether `attr`, of the file that `name` in `parent` was at the time of `changes`, may be of one that has been
@@ -187,6 +209,13 @@ impl Inodes {
         let mut table = self.table.lock();
         if let Some((dir, name)) = table.place_of(ino) {
             dir.awaited.remove(&name);
+        }
+    }
+
+    /// `ino` stays until it is forgotten once more, whatever the kernel does.
+    pub(super) fn hold(&self, ino: Ino) {
+        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
+            node.lookups += 1;
         }
     }
 
@@ -332,6 +361,13 @@ impl Table {
             at = *parent;
         }
         Some(FsPath::from_names(names.into_iter().rev()))
+    }
+
+    fn touch(&mut self, ino: Ino) {
+        let parent = self.nodes.get(&ino).and_then(|node| node.place.as_ref()).map(|(parent, _)| *parent);
+        if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(&parent)) {
+            parent.listed += 1;
+        }
     }
 
     /// The directory that `ino` is in, and its name there.

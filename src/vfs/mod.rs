@@ -1,7 +1,7 @@
 //! From the kernel's inodes and handles to a backend's paths and files: every operation of a mounted file
 //! system, as a plain synchronous call. Knows nothing of libfuse, and of the backend only its trait.
 //!
-//! Lock order: a write stream, a directory's listing, the map of writers, the tables of handles and inodes.
+//! Lock order: a directory's listing, the map of writers, a write stream, the tables of handles and inodes.
 //! No lock but a directory's own is held across a call to the backend.
 
 mod commands;
@@ -19,13 +19,12 @@ mod process;
 mod stream;
 mod system_call;
 mod trail;
+mod writers;
 mod xattrs;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use self::commands::Command;
@@ -40,6 +39,7 @@ use self::kernel::Kernel;
 use self::openings::Openings;
 use self::passthrough::Passthrough;
 use self::stream::WriteStream;
+use self::writers::Writers;
 use crate::fs::Attr;
 use crate::fs::Fault;
 use crate::fs::FileKind;
@@ -152,21 +152,15 @@ pub struct PlusItem<'a> {
     pub entry: Option<Entry>,
 }
 
-/// A file that is open for writing, and by how many handles.
-struct Writing {
-    stream: Arc<WriteStream>,
-    handles: usize,
-}
-
 /// A mounted file system.
 pub struct Vfs {
     fs: Arc<dyn FileSystem>,
     options: VfsOptions,
-    inodes: Inodes,
+    inodes: Arc<Inodes>,
     files: Handles<OpenFile>,
     dirs: Handles<OpenDir>,
     openings: Openings,
-    writers: Mutex<HashMap<Ino, Writing>>,
+    writers: Arc<Writers>,
     commits: Arc<Commits>,
     /// Set when the kernel has said what it can.
     passthrough: RwLock<Option<std::result::Result<Arc<Passthrough>, NoPassthrough>>>,
@@ -181,14 +175,15 @@ pub struct Vfs {
 impl Vfs {
     /// The file system `fs`, from its root.
     pub fn new(fs: Arc<dyn FileSystem>, options: VfsOptions) -> Self {
+        let inodes = Arc::new(Inodes::new());
         Self {
             fs,
             options,
-            inodes: Inodes::new(),
+            inodes: Arc::clone(&inodes),
             files: Handles::new(),
             dirs: Handles::new(),
             openings: Openings::default(),
-            writers: Mutex::default(),
+            writers: Arc::new(Writers::new(inodes)),
             commits: Arc::default(),
             passthrough: RwLock::new(None),
             memory: None,
@@ -260,8 +255,7 @@ impl Vfs {
     /// The mount ends: files that a close is completing are waited for, at most for `limit`; those that nobody has
     /// closed are given up. Returns how many could not be completed in that time.
     pub fn finish(&self, limit: Duration) -> usize {
-        let streams: Vec<_> = self.writers.lock().drain().map(|(_, writing)| writing.stream).collect();
-        for stream in streams {
+        for stream in self.writers.take_open() {
             if stream.give_up() {
                 log::warn!("{} was still being written and is given up", stream.path());
             }
@@ -277,7 +271,7 @@ impl Vfs {
     }
 
     fn stream(&self, ino: Ino) -> Option<Arc<WriteStream>> {
-        Some(Arc::clone(&self.writers.lock().get(&ino)?.stream))
+        self.writers.stream(ino)
     }
 
     /// The attributes as this mount shows them: a file that it is writing has the size so far.

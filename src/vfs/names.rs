@@ -1,7 +1,6 @@
 //! Operations on names: look-up, making, removing, renaming, attributes.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Entry;
@@ -9,7 +8,6 @@ use super::Fh;
 use super::Ino;
 use super::Vfs;
 use super::commands::Command;
-use super::stream::WriteStream;
 use super::system_call::SystemCall;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -141,10 +139,13 @@ impl Vfs {
         if *change == SetAttr::default() {
             return self.getattr(ctx, ino, fh);
         }
-        let attr = match self.stream(ino) {
-            Some(stream) => stream.set_attr(ctx, change)?,
-            None => self.fs.set_attr(ctx, &self.path(ino)?, change)?,
+        let result = match self.stream(ino) {
+            Some(stream) => stream.set_attr(ctx, change),
+            None => self.fs.set_attr(ctx, &self.path(ino)?, change),
         };
+        // A part of it may be done even if it failed.
+        self.inodes.touch(ino);
+        let attr = result?;
         Ok(self.shown_attr(ino, attr))
     }
 
@@ -168,6 +169,7 @@ impl Vfs {
     /// The answer for a file that was just made and completed: the kernel is to ask again for its times, which the
     /// writer knows only nearly.
     pub(super) fn made(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        self.inodes.touch_in(parent);
         Ok(Entry { attr_ttl: Duration::ZERO, ..self.entry(parent, name, attr)? })
     }
 
@@ -176,13 +178,18 @@ impl Vfs {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
         let attr = self.fs.make_dir(ctx, &path, mode & PERMISSIONS)?;
+        self.inodes.touch_in(parent);
         self.entry(parent, name, attr)
     }
 
     /// Removes a file. Who has it open for writing goes on without effect.
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        self.fs.remove_file(ctx, &self.path(parent)?.join(name)?)?;
+        let stream = self.inodes.child(parent, name).and_then(|ino| self.stream(ino));
+        let _kept = stream.map(|stream| stream.keep_from_place(ctx)).transpose()?;
+        let result = self.fs.remove_file(ctx, &self.path(parent)?.join(name)?);
+        self.inodes.touch_in(parent);
+        result?;
         self.name_gone(parent, name);
         Ok(())
     }
@@ -190,7 +197,9 @@ impl Vfs {
     /// Removes an empty directory.
     pub fn rmdir(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?)?;
+        let result = self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?);
+        self.inodes.touch_in(parent);
+        result?;
         self.name_gone(parent, name);
         Ok(())
     }
@@ -228,23 +237,27 @@ impl Vfs {
         if from == to {
             return self.fs.stat(ctx, &from).map(drop);
         }
-        for stream in self.streams() {
+        for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
-        self.fs.rename(ctx, &from, &to, mode)?;
-        if let Some(stream) = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino)) {
+        let over = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino));
+        let moved = self.writers.streams().into_iter().filter(|stream| stream.is_below(&from));
+        let _kept = moved
+            .chain(over.clone())
+            .map(|stream| stream.keep_from_place(ctx))
+            .collect::<Result<Vec<_>>>()?;
+        let result = self.fs.rename(ctx, &from, &to, mode);
+        self.inodes.touch_in(parent);
+        self.inodes.touch_in(new_parent);
+        result?;
+        if let Some(stream) = over {
             stream.removed();
         }
         self.inodes.rename(parent, name, new_parent, new_name);
-        for stream in self.streams() {
+        for stream in self.writers.streams() {
             stream.renamed(&from, &to);
         }
         Ok(())
-    }
-
-    /// All files that are open for writing.
-    fn streams(&self) -> Vec<Arc<WriteStream>> {
-        self.writers.lock().values().map(|writing| Arc::clone(&writing.stream)).collect()
     }
 
     /// Capacity and use.
@@ -262,14 +275,18 @@ impl Vfs {
         if fh.is_none() && self.is_lost(ino) {
             return Err(Fault::Stale.into());
         }
+        if fh.is_none() {
+            self.wait_left(ctx, ino)?;
+        }
         if let Some(stream) = self.stream(ino) {
             let at_rest = fh.is_none() && !stream.is_open();
             stream.truncate(ctx, size)?;
-            if at_rest {
-                // Who has it open need not be there to complete it.
+            if at_rest || (fh.is_none() && !self.writers.has_open(ino, &stream)) {
+                // Who has it open need not be there to complete it, or has closed it meanwhile.
                 stream.commit(ctx)?;
             }
             self.inodes.adopt(ino, &stream.attr());
+            self.inodes.touch(ino);
             return Ok(());
         }
         let path = self.path(ino)?;
@@ -284,6 +301,7 @@ impl Vfs {
         stream.truncate(ctx, size)?;
         stream.commit(ctx)?;
         self.inodes.adopt(ino, &stream.attr());
+        self.inodes.touch(ino);
         Ok(())
     }
 }

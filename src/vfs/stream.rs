@@ -38,6 +38,9 @@ const REORDER_WAIT: Duration = Duration::from_millis(500);
 /// The same for a file that has a real hole already: its writer leaves out zeros on purpose.
 const SPARSE_WAIT: Duration = Duration::from_millis(10);
 
+/// How long the kernel may take to say that a descriptor is gone, after a close by a process that did not open the file.
+const LET_GO: Duration = Duration::from_millis(100);
+
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
 
@@ -84,6 +87,18 @@ struct State {
     /// changes them.
     times: SetAttr,
     failed: Option<FsError>,
+    /// It has failed while it was completed, and nobody has been told.
+    untold: bool,
+    /// It is being completed: the slot is lent for that, unless the file is removed meanwhile.
+    completing: bool,
+    /// A new version is taking its place in this moment.
+    placing: bool,
+    /// How many calls are changing the name or taking it away: until they are over no new version takes its place.
+    renames: usize,
+    /// How often it was completed, or failed.
+    ends: u64,
+    /// When a process that did not open it has closed it, with nothing written since.
+    let_go: Option<Instant>,
 }
 
 impl State {
@@ -105,6 +120,12 @@ impl State {
             times: SetAttr::default(),
             attr,
             failed: None,
+            untold: false,
+            completing: false,
+            placing: false,
+            renames: 0,
+            ends: 0,
+            let_go: None,
         }
     }
 
@@ -116,6 +137,11 @@ impl State {
     /// Whether bytes can follow the ones that there are.
     fn can_go_on(&self) -> bool {
         !matches!(self.slot, Slot::Complete) || self.own || self.written == 0
+    }
+
+    /// Whether there are bytes or an end that no reader can see yet.
+    fn is_open(&self) -> bool {
+        matches!(self.slot, Slot::Idle(_) | Slot::Lent)
     }
 
     /// Whether more bytes can still be added.
@@ -219,7 +245,7 @@ impl WriteStream {
 
     /// Whether there are bytes or an end that no reader can see yet.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.state.lock().slot, Slot::Idle(_) | Slot::Lent)
+        self.state.lock().is_open()
     }
 
     /// Whether the file is complete and has bytes.
@@ -307,7 +333,8 @@ impl WriteStream {
                 state = self.wait_idle(ctx)?;
             }
         }
-        Ok(state)
+        // The bytes before may have failed.
+        unless_failed(state)
     }
 
     /// Waits until nobody uses the writer. Fails with what made the file fail, or when `ctx` is interrupted.
@@ -320,10 +347,38 @@ impl WriteStream {
             ctx.check()?;
             self.changed.wait(&mut state);
         }
-        match &state.failed {
-            Some(error) => Err(error.clone()),
-            None => Ok(state),
+        unless_failed(state)
+    }
+
+    /// Waits for the end of a close, whatever comes of it. False if there is none under way: `is_left` says that there is
+    /// one, as nobody has the file open any more.
+    pub(super) fn wait_closed(self: &Arc<Self>, ctx: &Ctx, is_left: bool) -> Result<bool> {
+        let mut state = self.state.lock();
+        let ends = state.ends;
+        ctx.cancel().register(&Waker::from(Arc::clone(self)));
+        while state.is_open() && state.ends == ends {
+            ctx.check()?;
+            if is_left || state.completing {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            let Some(deadline) = state.let_go.map(|when| when + LET_GO) else { return Ok(false) };
+            if self.changed.wait_until(&mut state, deadline).timed_out() && !state.completing {
+                return Ok(false);
+            }
         }
+        Ok(true)
+    }
+
+    /// A number that changes when the file is completed or fails.
+    pub(super) fn ends(&self) -> u64 {
+        self.state.lock().ends
+    }
+
+    /// What made the file fail, if nobody has been told.
+    pub(super) fn take_untold(&self) -> Option<FsError> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.untold) { state.failed.clone() } else { None }
     }
 
     /// Lends the writer to `work`, which counts the bytes that it adds. For a complete file a new writer is started.
@@ -403,7 +458,11 @@ impl WriteStream {
         if let Some(reader) = reader {
             let mut offset = 0;
             while offset < kept {
+                ctx.check()?;
                 let piece = reader.read_at(ctx, offset, COPY)?;
+                if piece.is_empty() {
+                    return Err(FsError::because(Fault::Stale, "the file was shortened"));
+                }
                 for part in piece.parts() {
                     writer.append(ctx, part)?;
                 }
@@ -424,6 +483,7 @@ impl WriteStream {
         let mut state = self.state.lock();
         if added > 0 || !matches!(start, Start::Before) {
             state.touch();
+            state.let_go = None;
         }
         if let Slot::Idle(writer) = &next {
             state.moves = writer.can_move();
@@ -468,6 +528,9 @@ impl WriteStream {
     fn fail(&self, mut state: MutexGuard<'_, State>, error: FsError) {
         let unwanted = std::mem::replace(&mut state.slot, Slot::Gone);
         state.failed = Some(error);
+        state.completing = false;
+        state.placing = false;
+        state.ends += 1;
         self.changed.notify_all();
         drop(state);
         drop(unwanted);
@@ -480,26 +543,65 @@ impl WriteStream {
         if !matches!(state.slot, Slot::Idle(_)) {
             return Ok(());
         }
-        self.begin_commit(state);
+        self.begin_commit(state, ());
         drop(self.wait_idle(ctx)?);
         Ok(())
     }
 
-    /// Completes the file in the background, if it is not yet.
-    pub(super) fn commit_later(self: &Arc<Self>) {
+    /// Completes the file in the background, if it is not yet, and drops `end` when that has ended.
+    pub(super) fn commit_later(self: &Arc<Self>, end: impl Send + 'static) {
         let state = self.state.lock();
-        if matches!(state.slot, Slot::Idle(_)) {
-            self.begin_commit(state);
+        match state.slot {
+            Slot::Idle(_) => self.begin_commit(state, end),
+            // Whoever has the writer gives it back first. It may be another close.
+            Slot::Lent => {
+                drop(state);
+                let stream = Arc::clone(self);
+                self.commits.run(move || {
+                    let _end = end;
+                    stream.finish_next();
+                });
+            }
+            Slot::Complete | Slot::Gone => {
+                drop(state);
+                drop(end);
+            }
         }
     }
 
-    fn begin_commit(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let Slot::Idle(writer) = std::mem::replace(&mut state.slot, Slot::Lent) else {
-            unreachable!("the caller saw an idle writer under this lock");
-        };
-        drop(state);
+    fn begin_commit(self: &Arc<Self>, state: MutexGuard<'_, State>, end: impl Send + 'static) {
+        let writer = self.take_to_complete(state).expect("the caller saw an idle writer under this lock");
         let stream = Arc::clone(self);
-        self.commits.run(move || stream.finish(writer));
+        self.commits.run(move || {
+            let _end = end;
+            stream.finish(writer);
+        });
+    }
+
+    /// Waits until nobody uses the writer, and completes the file if that was not done.
+    fn finish_next(&self) {
+        let mut state = self.state.lock();
+        while matches!(state.slot, Slot::Lent) {
+            self.changed.wait(&mut state);
+        }
+        if let Some(writer) = self.take_to_complete(state) {
+            self.finish(writer);
+        }
+    }
+
+    /// The writer, to complete the file with, if nobody uses it.
+    fn take_to_complete(&self, mut state: MutexGuard<'_, State>) -> Option<Box<dyn FileWriter>> {
+        match std::mem::replace(&mut state.slot, Slot::Lent) {
+            Slot::Idle(writer) => {
+                state.completing = true;
+                self.changed.notify_all();
+                Some(writer)
+            }
+            other => {
+                state.slot = other;
+                None
+            }
+        }
     }
 
     /// Runs on a thread of its own, with the writer.
@@ -519,8 +621,10 @@ impl WriteStream {
         match result {
             Ok(attr) => self.completed(&ctx, attr),
             Err(error) => {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
                 log::debug!("completing {} failed: {error}", state.path);
+                // What was removed meanwhile nobody misses.
+                state.untold = matches!(state.slot, Slot::Lent);
                 self.fail(state, error.context("the file could not be completed"));
             }
         }
@@ -552,6 +656,8 @@ impl WriteStream {
                 Err(error) => log::warn!("{path} is complete, but its times were not set: {error}"),
             }
         }
+        state.completing = false;
+        state.ends += 1;
         self.put(state, Slot::Complete);
     }
 
@@ -608,10 +714,17 @@ impl WriteStream {
     fn put_in_place(&self, ctx: &Ctx, attr: Attr) -> Result<Attr> {
         let (staged, path, gone) = {
             let mut state = self.state.lock();
-            (state.staged.take(), state.path.clone(), matches!(state.slot, Slot::Gone))
+            while state.staged.is_some() && state.renames > 0 {
+                self.changed.wait(&mut state);
+            }
+            let gone = matches!(state.slot, Slot::Gone);
+            state.placing = state.staged.is_some() && !gone;
+            (state.staged.take(), state.path.clone(), gone)
         };
         let Some(staged) = staged else { return Ok(attr) };
         let placed = if gone { Ok(attr) } else { self.fs.replace(ctx, &staged, &path) };
+        self.state.lock().placing = false;
+        self.changed.notify_all();
         if (gone || placed.is_err())
             && let Err(error) = self.fs.remove_file(ctx, &staged)
         {
@@ -705,13 +818,32 @@ impl WriteStream {
     pub(super) fn settle(self: &Arc<Self>, ctx: &Ctx, from: &FsPath) -> Result<()> {
         let concerned = {
             let state = self.state.lock();
-            let writing = matches!(state.slot, Slot::Idle(_) | Slot::Lent);
-            writing && !state.moves && state.target().starts_with(from)
+            state.is_open() && !state.moves && state.target().starts_with(from)
         };
         if !concerned {
             return Ok(());
         }
         self.commit(ctx)
+    }
+
+    /// Whether the file is at or below `path`.
+    pub(super) fn is_below(&self, path: &FsPath) -> bool {
+        self.state.lock().path.starts_with(path)
+    }
+
+    /// Before its name is changed or taken away, until what is returned is dropped: a new version that was complete just
+    /// then would be put where the file is not any more. Waits for one that is taking its place.
+    pub(super) fn keep_from_place(self: &Arc<Self>, ctx: &Ctx) -> Result<KeptFromPlace> {
+        let mut state = self.state.lock();
+        if state.placing {
+            ctx.cancel().register(&Waker::from(Arc::clone(self)));
+        }
+        while state.placing {
+            ctx.check()?;
+            self.changed.wait(&mut state);
+        }
+        state.renames += 1;
+        Ok(KeptFromPlace(Arc::clone(self)))
     }
 
     /// Where the file is.
@@ -754,7 +886,22 @@ impl WriteStream {
             return true;
         }
         state.openers.retain(|opener| opener.is_alive());
-        state.openers.is_empty()
+        let closed = state.openers.is_empty();
+        if !closed {
+            state.let_go = Some(Instant::now());
+        }
+        closed
+    }
+}
+
+/// `state`, or what made the file fail: the caller is told of it.
+fn unless_failed(mut state: MutexGuard<'_, State>) -> Result<MutexGuard<'_, State>> {
+    match state.failed.clone() {
+        Some(error) => {
+            state.untold = false;
+            Err(error)
+        }
+        None => Ok(state),
     }
 }
 
@@ -788,6 +935,16 @@ fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut 
         left -= piece;
     }
     Ok(())
+}
+
+/// The name of a file is being changed or taken away.
+pub(super) struct KeptFromPlace(Arc<WriteStream>);
+
+impl Drop for KeptFromPlace {
+    fn drop(&mut self) {
+        self.0.state.lock().renames -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 /// A thread has the writer. If it panics, the others must not wait for ever.

@@ -47,6 +47,7 @@ impl Vfs {
             return Err(Fault::ValueTooLarge.into());
         }
         self.fs.set_xattr(ctx, &self.path(ino)?, name, value, mode)?;
+        self.inodes.touch(ino);
         if let Some(stream) = self.stream(ino) {
             stream.keep();
         }
@@ -56,7 +57,9 @@ impl Vfs {
     /// Removes the extended attribute `name` of `ino`.
     pub fn removexattr(&self, ctx: &Ctx, ino: Ino, name: &OsStr) -> Result<()> {
         let name = user_name(name)?;
-        self.fs.remove_xattr(ctx, &self.path(ino)?, name)
+        self.fs.remove_xattr(ctx, &self.path(ino)?, name)?;
+        self.inodes.touch(ino);
+        Ok(())
     }
 }
 
