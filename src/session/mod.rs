@@ -46,6 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::Weak;
+use std::thread;
 
 use log::debug;
 use log::info;
@@ -106,9 +107,9 @@ pub struct Session {
 
 /// A mounted file system with its workers. Dropped, it is unmounted.
 pub struct Serving {
-    session: Session,
-    /// None if libfuse serves by its own loop.
+    /// None if libfuse serves by its own loop. They go before the session: they hold the device open.
     pools: Vec<Arc<Pool>>,
+    session: Session,
     _figures: metrics::Registration,
 }
 
@@ -288,25 +289,32 @@ impl Serving {
             return live.mounted.loop_of_libfuse(limits.max_threads, limits.max_idle);
         }
         let path = end.0.path().display().to_string();
-        let outcome = self.pools.iter().map(|pool| self.wait_for(pool)).fold(Ok(()), Result::and);
+        let wait = |pool| wait_for(pool, &self.pools, &end.0);
+        let outcome = thread::scope(|scope| {
+            let (device, queues) = self.pools.split_first().expect("that of the device is always there");
+            let waiting: Vec<_> = queues.iter().map(|queue| scope.spawn(move || wait(queue))).collect();
+            let outcome = wait(device);
+            let panicked = |_| Err(io::Error::other("a thread of the session panicked"));
+            waiting.into_iter().map(|queue| queue.join().unwrap_or_else(panicked)).fold(outcome, Result::and)
+        });
         drop(self);
         info!("The mount at {path} has ended");
         outcome
     }
+}
 
-    /// Waits for `pool` to end, and sees to it that the others do. It ends with the mount, unless nothing can be received any more
-    /// by its way.
-    fn wait_for(&self, pool: &Pool) -> io::Result<()> {
-        let outcome = pool.wait();
-        if outcome.is_err()
-            && self.pools.len() > 1
-            && let Err(err) = self.session.end.0.abort()
-        {
-            warn!("The connection cannot be aborted: {err}");
-        }
-        self.pools.iter().for_each(|pool| pool.cancel_all());
-        outcome
+/// Waits for `pool` to end, and sees to it that the others of the mount at `place` do. It ends with the mount, unless nothing can
+/// be received any more by its way.
+fn wait_for(pool: &Pool, pools: &[Arc<Pool>], place: &Place) -> io::Result<()> {
+    let outcome = pool.wait();
+    if outcome.is_err()
+        && pools.len() > 1
+        && let Err(err) = place.abort()
+    {
+        warn!("The connection cannot be aborted: {err}");
     }
+    pools.iter().for_each(|pool| pool.cancel_all());
+    outcome
 }
 
 impl Service for Live {

@@ -299,6 +299,12 @@ impl Port for QueuePort {
             Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV | Errno::ECANCELED => {
                 return Ok(Received::End);
             }
+            // A security module says so, before the kernel's FUSE sees it: that goes on waiting for the queues.
+            Errno::EACCES if matches!(self.state, State::Registered) => {
+                let why =
+                    format!("a security policy refuses io_uring for {DEVICE}, mount without -o io_uring");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
             err if matches!(self.state, State::Registered) => {
                 metrics::FALLBACK_URING.count();
                 warn!("The kernel takes no worker for queue {}, which reads {DEVICE}: {err}", self.queue);
