@@ -30,6 +30,10 @@ impl Listing for Held {
     }
 
     fn renamed(&mut self, _to: &FsPath) {}
+
+    fn is_snapshot(&self) -> bool {
+        true
+    }
 }
 
 /// A listing from below.

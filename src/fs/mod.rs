@@ -120,6 +120,11 @@ pub trait Listing: Send {
 
     /// The directory was renamed through this mount while it is being listed.
     fn renamed(&mut self, to: &FsPath);
+
+    /// Whether all parts are as old as the listing. Else each is as new as the call that gives it.
+    fn is_snapshot(&self) -> bool {
+        false
+    }
 }
 
 /// A complete file, open for reading. Shared by threads; reads may overlap and come in any order.

@@ -117,6 +117,10 @@ impl Listing for ShownListing {
     fn renamed(&mut self, to: &FsPath) {
         self.inner.renamed(to);
     }
+
+    fn is_snapshot(&self) -> bool {
+        self.inner.is_snapshot()
+    }
 }
 
 struct ShownReader {

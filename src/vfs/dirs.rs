@@ -53,8 +53,8 @@ struct ReadDir {
     /// When the backend was asked for these.
     asked: Option<Instant>,
     source: Source,
-    /// [`Inodes::listed`](super::inodes::Inodes::listed) before the backend was asked for the first of them: a listing may
-    /// know from then on what comes later.
+    /// [`Inodes::listed`](super::inodes::Inodes::listed) before the backend was asked for these, or for the first of all where
+    /// the listing is a snapshot.
     listed: u64,
 }
 
@@ -227,6 +227,9 @@ impl Vfs {
         }
         let now = Instant::now();
         let is_first = read.trail.end() == 0;
+        if !is_first && !listing.is_snapshot() {
+            read.listed = self.inodes.listed(ino);
+        }
         read.ahead = listing.next_batch(ctx)?.into();
         // The first part may be there since the directory was opened.
         read.asked = read.asked.filter(|_| is_first).or(Some(now));

@@ -280,14 +280,18 @@ impl Vfs {
         }
         if let Some(stream) = self.stream(ino) {
             let at_rest = fh.is_none() && !stream.is_open();
-            stream.truncate(ctx, size)?;
-            if at_rest || (fh.is_none() && !self.writers.has_open(ino, &stream)) {
+            let result = stream.truncate(ctx, size).and_then(|()| {
                 // Who has it open need not be there to complete it, or has closed it meanwhile.
-                stream.commit(ctx)?;
+                let is_left = at_rest || (fh.is_none() && !self.writers.has_open(ino, &stream));
+                if is_left { stream.commit(ctx) } else { Ok(()) }
+            });
+            if result.is_ok() {
+                self.inodes.adopt(ino, &stream.attr());
+                self.inodes.touch(ino);
             }
-            self.inodes.adopt(ino, &stream.attr());
-            self.inodes.touch(ino);
-            return Ok(());
+            // Its last handle may have gone meanwhile.
+            self.writers.ended(ino, &stream);
+            return result;
         }
         let path = self.path(ino)?;
         let finding = Finding::default();

@@ -267,7 +267,7 @@ impl WriteStream {
     /// Whether the file has failed and nothing of it is left.
     pub(super) fn is_lost(&self) -> bool {
         let state = self.state.lock();
-        state.failed.is_some() && state.staged.is_none()
+        state.failed.is_some() && state.staged.is_none() && !state.standing
     }
 
     /// What a write at `offset` gets that cannot be done.
