@@ -268,7 +268,7 @@ impl Writing {
             }
             self.excluded.push(worker);
         }
-        let lost = self.begun && failure.class == Class::Connection;
+        let lost = self.begun && failure.class == Class::Connection && !failure.unsent;
         if self.kept.is_none() || lost && matches!(self.target, Target::UfsFile(_)) {
             return Err(failure.error);
         }

@@ -165,18 +165,20 @@ pub(super) enum Class {
 pub(super) struct Failure {
     pub(super) class: Class,
     pub(super) error: FsError,
+    /// The server was not reached, and so got nothing.
+    pub(super) unsent: bool,
 }
 
 impl Failure {
     /// A failure of the connection, said in our own words.
     pub(super) fn connection(fault: Fault, detail: impl Into<String>) -> Self {
-        Self { class: Class::Connection, error: FsError::because(fault, detail) }
+        Self { class: Class::Connection, error: FsError::because(fault, detail), unsent: false }
     }
 }
 
 impl From<FsError> for Failure {
     fn from(error: FsError) -> Self {
-        Self { class: Class::Final, error }
+        Self { class: Class::Final, error, unsent: false }
     }
 }
 
@@ -203,7 +205,8 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
         (Rpc::GetStatus, Fault::NotFound) => FsError::new(fault),
         _ => FsError::because(fault, format!("{rpc:?} {subject} at {server}: {}", text(status))),
     };
-    Failure { class, error }
+    let unsent = status.source().is_some() && status.code() == Code::Unavailable;
+    Failure { class, error, unsent }
 }
 
 /// Whether trying again can help. tonic reports a connection that breaks in mid-call as UNKNOWN and only a failed

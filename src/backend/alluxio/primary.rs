@@ -126,7 +126,7 @@ impl Primary {
             let theirs = answer.map_err(|status| {
                 // A master that has just become primary does not have all its services yet.
                 let failure = failure(Rpc::GetServiceVersion, &service, server.name(), &status);
-                Failure { class: Class::Connection, error: failure.error }
+                Failure { class: Class::Connection, ..failure }
             })?;
             agree(service, server.name(), theirs)?;
         }
@@ -169,7 +169,7 @@ fn why_not(server: &Server, status: &Status) -> Result<String, Failure> {
         let cause = cause.split_once(": ").map_or(cause, |(_, cause)| cause);
         Ok(format!("{}: {cause}", server.name()))
     } else {
-        Err(Failure { class: Class::Final, error: failure.error.context("this is not an Alluxio master") })
+        Err(failure.error.context("this is not an Alluxio master").into())
     }
 }
 
