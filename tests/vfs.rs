@@ -497,16 +497,16 @@ fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
     fixture.vfs.flush(&inherited, opened.fh).unwrap();
     // Nobody lets go.
     assert_eq!(fault(fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY)), Fault::Busy);
-    fixture.vfs.flush(&inherited, opened.fh).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
     thread::scope(|scope| {
+        fixture.vfs.flush(&inherited, opened.fh).unwrap();
         let reading = scope.spawn(|| fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY));
         fixture.vfs.release(opened.fh).unwrap();
         let fh = reading.join().unwrap().unwrap().fh;
         assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().to_vec(), b"a");
         fixture.vfs.release(fh).unwrap();
     });
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
