@@ -389,7 +389,8 @@ impl CachedFile {
 
     /// Whether the kernel's readers have the data file, or somebody has mapped it by them.
     fn is_lent(&self, state: &mut State, files: &Files) -> bool {
-        state.lent &= state.pins > 0 || is_open_elsewhere(&files.data).unwrap_or(true);
+        // Asked only of those that were: it takes some system calls.
+        state.lent = state.lent && (state.pins > 0 || is_open_elsewhere(&files.data).unwrap_or(true));
         state.lent
     }
 
