@@ -16,11 +16,8 @@ impl Master {
     pub(super) async fn new_block(&self, file: &mut IncompleteFile) -> Result<i64> {
         let mut backoff = Backoff::new(self.retry_times());
         loop {
-            if file.is_uncertain() {
-                let info = self.known_status(file.path()).await?;
-                if let Some(id) = file.reconcile(&info)? {
-                    return Ok(id);
-                }
+            if let Some(id) = self.look_again(file).await? {
+                return Ok(id);
             }
             file.asking();
             let failure = match self.ask_block_id(file.path()).await {
@@ -39,5 +36,17 @@ impl Master {
                 return Err(failure.error);
             }
         }
+    }
+
+    /// Makes sure that the path of `file` still stands for it, if that is not certain. Returns the block that was asked for and
+    /// not received, if there is one. Fails with [`Fault::Stale`] if the path stands for something else.
+    ///
+    /// [`Fault::Stale`]: crate::fs::Fault::Stale
+    pub(super) async fn look_again(&self, file: &mut IncompleteFile) -> Result<Option<i64>> {
+        if !file.is_uncertain() {
+            return Ok(None);
+        }
+        let info = self.known_status(file.path()).await?;
+        file.reconcile(&info)
     }
 }

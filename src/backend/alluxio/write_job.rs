@@ -271,13 +271,10 @@ impl Job {
 
     /// The master's call goes by path, and completes whatever is being written there: after some time that may be another file.
     async fn complete(&mut self, ufs: Option<UfsEnd>) -> Result<()> {
-        if self.file.is_uncertain() {
-            match self.shared.master.known_status(self.file.path()).await {
-                Ok(info) => drop(self.file.reconcile(&info)?),
-                // Who may write a file need not be one who may look at it.
-                Err(err) if err.fault() == Fault::PermissionDenied => {}
-                Err(err) => return Err(err),
-            }
+        match self.shared.master.look_again(&mut self.file).await {
+            // Who may write a file need not be one who may look at it.
+            Err(err) if err.fault() == Fault::PermissionDenied => {}
+            result => drop(result?),
         }
         self.shared.master.complete_file(&self.file, &self.at, ufs).await
     }
