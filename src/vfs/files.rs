@@ -232,30 +232,20 @@ impl Vfs {
         held: Option<Held>,
     ) -> Result<Opened> {
         let stream = self.writers.join(ino, stream);
-        let file =
-            self.begin_writing(ctx, ino, stream, flags, held).inspect_err(|_| self.writers.leave(ino))?;
+        let begin = || -> Result<OpenFile> {
+            if flags & libc::O_TRUNC != 0 {
+                stream.truncate(ctx, 0)?;
+                self.changed(ino, &stream);
+            }
+            let late = stream.is_finished();
+            let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
+            // Opened now, it stays readable whatever becomes of the name.
+            let reader = if readable && late { Some(self.fs.open(ctx, &stream.path())?) } else { None };
+            stream.opened_by(Process::of_thread(ctx.pid));
+            Ok(OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held })
+        };
+        let file = begin().inspect_err(|_| self.writers.leave(ino))?;
         Ok(self.opened(self.files.insert(Arc::new(file)), false))
-    }
-
-    fn begin_writing(
-        &self,
-        ctx: &Ctx,
-        ino: Ino,
-        stream: Arc<WriteStream>,
-        flags: i32,
-        held: Option<Held>,
-    ) -> Result<OpenFile> {
-        if flags & libc::O_TRUNC != 0 {
-            stream.truncate(ctx, 0)?;
-            self.inodes.adopt(ino, &stream.attr());
-            self.inodes.touch(ino);
-        }
-        let late = stream.is_finished();
-        let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
-        // Opened now, it stays readable whatever becomes of the name.
-        let reader = if readable && late { Some(self.fs.open(ctx, &stream.path())?) } else { None };
-        stream.opened_by(Process::of_thread(ctx.pid));
-        Ok(OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held })
     }
 
     fn opened(&self, fh: Fh, unchanged: bool) -> Opened {
@@ -339,8 +329,7 @@ impl Vfs {
                 self.still_there(*ino, stream, stream.write(ctx, offset, data))?;
                 if offset == 0 {
                     // The first bytes of a file that was completed empty make it anew.
-                    self.inodes.adopt(*ino, &stream.attr());
-                    self.inodes.touch(*ino);
+                    self.changed(*ino, stream);
                 }
                 Ok(len)
             }

@@ -274,6 +274,12 @@ impl Vfs {
         self.writers.stream(ino)
     }
 
+    /// This mount has made `ino` what `stream` has.
+    fn changed(&self, ino: Ino, stream: &WriteStream) {
+        self.inodes.adopt(ino, &stream.attr());
+        self.inodes.touch(ino);
+    }
+
     /// The attributes as this mount shows them: a file that it is writing has the size so far.
     fn shown(&self, ino: Ino, attr: Attr) -> Attr {
         match self.stream(ino) {

@@ -286,8 +286,7 @@ impl Vfs {
                 if is_left { stream.commit(ctx) } else { Ok(()) }
             });
             if result.is_ok() {
-                self.inodes.adopt(ino, &stream.attr());
-                self.inodes.touch(ino);
+                self.changed(ino, &stream);
             }
             // Its last handle may have gone meanwhile.
             self.writers.ended(ino, &stream);
@@ -304,8 +303,7 @@ impl Vfs {
         let stream = self.resting_stream(path, attr);
         stream.truncate(ctx, size)?;
         stream.commit(ctx)?;
-        self.inodes.adopt(ino, &stream.attr());
-        self.inodes.touch(ino);
+        self.changed(ino, &stream);
         Ok(())
     }
 }
