@@ -225,13 +225,29 @@ fn what_could_not_go_on_leaves_what_was_complete() {
     assert_eq!(fixture.names(), ["f"]);
 }
 
+/// Another process, until this is dropped.
+struct Process(std::process::Child);
+
+impl Process {
+    fn start() -> Self {
+        Self(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_child_that_closes_what_it_inherited_ends_nothing() {
     let fixture = fixture();
     let cancel = Cancel::new();
     let opener = Ctx::new(0, 0, std::process::id(), &cancel);
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let inherited = Ctx::new(0, 0, child.id(), &cancel);
+    let child = Process::start();
+    let inherited = Ctx::new(0, 0, child.0.id(), &cancel);
     let flags = libc::O_WRONLY | libc::O_CREAT;
     let fh = fixture.vfs.create(&opener, Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap().1.fh;
     fixture.write(fh, 0, b"a").unwrap();
@@ -244,8 +260,7 @@ fn a_child_that_closes_what_it_inherited_ends_nothing() {
     // Its opener gone, a close by whoever has it completes it.
     let fh = fixture.vfs.create(&inherited, Ino::ROOT, OsStr::new("g"), 0o644, flags).unwrap().1.fh;
     fixture.write(fh, 0, b"a").unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     fixture.vfs.flush(&opener, fh).unwrap();
     assert_eq!(fixture.content("g"), b"a");
     fixture.vfs.release(fh).unwrap();
@@ -488,8 +503,8 @@ fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
     let fixture = fixture();
     let cancel = Cancel::new();
     let opener = Ctx::new(0, 0, std::process::id(), &cancel);
-    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let inherited = Ctx::new(0, 0, child.id(), &cancel);
+    let child = Process::start();
+    let inherited = Ctx::new(0, 0, child.0.id(), &cancel);
     let flags = libc::O_WRONLY | libc::O_CREAT;
     let (entry, opened) = fixture.vfs.create(&opener, Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap();
     fixture.vfs.flush(&opener, opened.fh).unwrap();
@@ -505,8 +520,6 @@ fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
         assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().to_vec(), b"a");
         fixture.vfs.release(fh).unwrap();
     });
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

@@ -122,6 +122,11 @@ fn bytes(seed: u64, len: u64) -> Vec<u8> {
         .collect()
 }
 
+/// A version of file `id`, which nobody has made.
+fn version(id: u64, size: u64) -> Version {
+    Version { origin: 1, id, size, mtime: crate::fs::Timestamp { secs: 1, nanos: 2 } }
+}
+
 fn path(name: &str) -> FsPath {
     FsPath::parse(&format!("/{name}")).unwrap()
 }
@@ -281,8 +286,7 @@ fn a_data_file_that_is_removed_takes_its_pages_along() {
 fn what_is_half_made_in_a_new_directory_is_not_taken_for_a_leftover() {
     let place = Place::new(20, Policy::Lru);
     let store = Store::open(&place.options).unwrap();
-    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
-    let paths = store.paths(&Version { origin: 1, id: 2, size: 3, mtime });
+    let paths = store.paths(&version(2, 3));
     fs::create_dir_all(paths.data.parent().unwrap()).unwrap();
     fs::write(&paths.data, b"").unwrap();
     store.restore();
@@ -298,10 +302,9 @@ fn whoever_comes_first_to_a_file_takes_no_page_from_others() {
     const READERS: u32 = 8;
     let place = Place::new(100_000, Policy::Lru);
     let store = Store::open(&place.options).unwrap();
-    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
     let content = bytes(8, PAGE);
     for id in 0..200 {
-        let version = Version { origin: 1, id, size: u64::from(READERS) * PAGE, mtime };
+        let version = version(id, u64::from(READERS) * PAGE);
         let barrier = std::sync::Barrier::new(READERS as usize);
         std::thread::scope(|scope| {
             for index in 0..READERS {
@@ -600,13 +603,12 @@ fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
 fn of_those_who_leave_an_empty_file_at_once_the_last_has_it_forgotten() {
     let place = Place::new(20, Policy::Lru);
     let store = Store::open(&place.options).unwrap();
-    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
     let barrier = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 for id in 0..5000 {
-                    let file = store.file(Version { origin: 1, id, size: PAGE, mtime });
+                    let file = store.file(version(id, PAGE));
                     barrier.wait();
                     store.let_go(file);
                 }
@@ -643,8 +645,7 @@ fn without_descriptors_no_page_is_lost_but_by_its_removal() {
 fn a_page_that_comes_back_before_it_is_given_up_stays() {
     let place = Place::new(3, Policy::Lru);
     let store = Store::open(&place.options).unwrap();
-    let mtime = crate::fs::Timestamp { secs: 1, nanos: 2 };
-    let version = Version { origin: 1, id: 2, size: 8 * PAGE, mtime };
+    let version = version(2, 8 * PAGE);
     let file = store.file(version);
     let content = bytes(19, PAGE);
     let put = |index| store.put(&file, index, &Bytes::copy_from_slice(&content).into());
