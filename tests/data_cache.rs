@@ -180,21 +180,21 @@ fn a_file_that_is_there_whole_is_read_by_the_kernel() {
         return;
     }
     let (store, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    content::write_file(&store.path().join("file"), 6, 3 * MIB).unwrap();
+    content::write_file(&store.path().join("file"), 6, 3 * MIB + 7).unwrap();
     let spec = cached(store.path(), dir.path(), "64MB");
     let passed = "opens for reading (passed through)";
     let mount = spec.start();
-    content::check_file(&mount.path().join("file"), 6, 3 * MIB).unwrap();
-    filled(&mount, 3 * MIB);
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
+    wait_until("its four pages are there", LIMIT, || figure(&mount, "cache:") == 4);
     assert_eq!(mount.counted(passed), 0);
     // Until the kernel lets go of it, some time after its close, the first reader excludes passthrough.
     wait_until("it is let go", LIMIT, || mount.open_handles() == 0);
-    content::check_file(&mount.path().join("file"), 6, 3 * MIB).unwrap();
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
     assert_eq!(mount.counted(passed), 1);
     mount.unmount();
     // One that an earlier process has left is checked first.
     let mount = spec.start();
-    content::check_file(&mount.path().join("file"), 6, 3 * MIB).unwrap();
+    content::check_file(&mount.path().join("file"), 6, 3 * MIB + 7).unwrap();
     assert_eq!((mount.counted(passed), figure(&mount, "loaded")), (1, 0));
     mount.unmount();
 }
