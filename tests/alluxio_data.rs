@@ -130,7 +130,7 @@ fn read(reader: &dyn FileReader, piece: usize) -> Vec<u8> {
         if slices.is_empty() {
             return bytes;
         }
-        bytes.extend_from_slice(&slices.to_vec());
+        bytes.extend_from_slice(&slices.copied().unwrap());
     }
 }
 
@@ -189,7 +189,7 @@ fn other_clients_see_a_file_only_when_it_is_complete() {
     writer.append(&ctx, b"abc").unwrap();
     assert_eq!(other.open(&ctx, &name).err().unwrap().fault(), Fault::Busy);
     writer.commit(&ctx).unwrap();
-    assert_eq!(other.open(&ctx, &name).unwrap().read_at(&ctx, 1, 10).unwrap().to_vec(), b"bc");
+    assert_eq!(other.open(&ctx, &name).unwrap().read_at(&ctx, 1, 10).unwrap().copied().unwrap(), b"bc");
     assert_eq!(one.create(&ctx, &name, &NEW).err().unwrap().fault(), Fault::Exists);
     assert_eq!(one.open(&ctx, &FsPath::root()).err().unwrap().fault(), Fault::IsDirectory);
 }
@@ -397,7 +397,8 @@ fn read_ahead_out_of_order_fetches_each_byte_once() {
                     if offset >= len {
                         return;
                     }
-                    let got = reader.read_at(&Ctx::daemon(), offset, piece as usize).unwrap().to_vec();
+                    let got =
+                        reader.read_at(&Ctx::daemon(), offset, piece as usize).unwrap().copied().unwrap();
                     let end = (offset + piece).min(len);
                     assert_same(&got, &bytes[offset as usize..end as usize], "a piece");
                 }
@@ -482,7 +483,7 @@ fn a_random_read_fetches_only_its_range() {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(turn);
         let offset = hasher.finish() % (len / (8 * KIB)) * 8 * KIB;
-        let got = reader.read_at(&Ctx::daemon(), offset, 4096).unwrap().to_vec();
+        let got = reader.read_at(&Ctx::daemon(), offset, 4096).unwrap().copied().unwrap();
         assert_same(&got, &bytes[offset as usize..offset as usize + 4096], "a page");
     }
     let after = fs.traffic();
@@ -507,7 +508,7 @@ fn sixteen_threads_read_the_right_bytes_at_random() {
                         hasher.write_u64(thread * 1000 + turn);
                         let random = hasher.finish();
                         let (offset, want) = (random % (len + 1000), (random >> 40) as usize % 300_000);
-                        let got = reader.read_at(&Ctx::daemon(), offset, want).unwrap().to_vec();
+                        let got = reader.read_at(&Ctx::daemon(), offset, want).unwrap().copied().unwrap();
                         let start = offset.min(len) as usize;
                         let end = (start + want).min(len as usize);
                         assert_same(&got, &bytes[start..end], &format!("{want} bytes at {offset}"));
@@ -532,7 +533,7 @@ fn what_only_the_under_file_system_has_is_read_and_cached() {
         // A little of each block.
         for block in 0..3 {
             let offset = block * MIB + 10;
-            let got = reader.read_at(&Ctx::daemon(), offset, 50).unwrap().to_vec();
+            let got = reader.read_at(&Ctx::daemon(), offset, 50).unwrap().copied().unwrap();
             assert_same(&got, &bytes[offset as usize..offset as usize + 50], "a part of a block");
         }
         assert_eq!(fs.traffic().received, 150);
@@ -576,7 +577,7 @@ fn a_small_file_costs_one_call_to_a_worker_and_as_few_to_the_master_as_can_be() 
         let calls = |n| {
             let before = fs.traffic();
             let got = fs.open(&Ctx::daemon(), &name(n)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap();
-            assert_same(&got.to_vec(), &bytes, "the file");
+            assert_same(&got.copied().unwrap(), &bytes, "the file");
             let after = fs.traffic();
             (after.master_calls - before.master_calls, after.worker_calls - before.worker_calls)
         };

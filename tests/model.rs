@@ -494,7 +494,7 @@ impl Door for InProcess {
             }
             Op::Read { slot, offset, len } => {
                 let read = self.vfs.read(&ctx, self.slot(slot)?.1, offset, len);
-                read.map(|slices| slices.to_vec()).map_err(|error| errno(&error))
+                read.map(|slices| slices.copied().unwrap()).map_err(|error| errno(&error))
             }
             Op::Ftruncate { slot, size } => {
                 let (ino, fh) = self.slot(slot)?;
@@ -524,7 +524,7 @@ impl Door for InProcess {
                 let (_, fh) = self.open(name, libc::O_RDONLY).map_err(|error| errno(&error))?;
                 let bytes = self.vfs.read(&ctx, fh, 0, 1 << 20);
                 self.vfs.release(fh).unwrap();
-                bytes.map(|slices| slices.to_vec()).map_err(|error| errno(&error))
+                bytes.map(|slices| slices.copied().unwrap()).map_err(|error| errno(&error))
             }
         }
     }

@@ -508,7 +508,7 @@ fn a_block_file_that_is_cut_off_under_its_mapping_is_an_error_for_its_reader_alo
         let file = File::open(&path).unwrap();
         content::check_range(&file, 1, size / 2, 4096).unwrap();
         let block = block_file(&cluster, size).expect("the worker has it");
-        OpenOptions::new().write(true).open(&block).unwrap().set_len(4096).unwrap();
+        cut_off(&block);
         let err = file.read_at(&mut [0; 4096], size / 2).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(libc::EIO), "{options}: {err}");
         // The kernel answers before the daemon knows.
@@ -519,4 +519,63 @@ fn a_block_file_that_is_cut_off_under_its_mapping_is_an_error_for_its_reader_alo
         drop(file);
         mount.unmount();
     }
+}
+
+#[test]
+fn a_page_of_the_data_cache_cannot_be_had_of_a_block_that_is_cut_off() {
+    let cluster = Cluster::get();
+    let (dir, cache) = (cluster.directory("cut-off"), tempfile::tempdir().unwrap());
+    let mount = alluxio(&cluster, &dir.path)
+        .property("alluxio.fuse.passthrough.enabled", "false")
+        .property("alluxio.user.client.cache.page.size", "768KB")
+        .option(&format!("direct_io,data_cache={},data_cache_size=64MB", cache.path().display()))
+        .start();
+    let (page, first, size) = (768 << 10, 4 << 20, own_size());
+    let path = mount.path().join("two");
+    content::write_file(&path, 1, first + size).unwrap();
+    let file = File::open(&path).unwrap();
+    // A page of the second block, which is then mapped.
+    content::check_range(&file, 1, 6 * page, 4096).unwrap();
+    cut_off(&block_file(&cluster, size).expect("the worker has it"));
+    // The page before has bytes of both, so that the daemon has to put it together. It does so when it finds the time.
+    let mut rest = vec![0; (6 * page - first - 8192) as usize];
+    wait_until("a page that is not kept", LIMIT, || {
+        let err = file.read_at(&mut rest, first + 8192).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::EIO), "{err}");
+        !mount.logged("is not kept: ").is_empty()
+    });
+    content::check_range(&file, 1, 0, 5 * page as usize).unwrap();
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn a_file_that_goes_on_after_its_block_was_cut_off_is_an_error_for_its_writer_alone() {
+    let cluster = Cluster::get();
+    let dir = cluster.directory("goes-on");
+    // What goes to the under store as well is copied by the daemon.
+    let mount = alluxio(&cluster, &dir.path)
+        .property("alluxio.fuse.passthrough.enabled", "false")
+        .property("alluxio.user.file.writetype.default", "CACHE_THROUGH")
+        .start();
+    let size = own_size();
+    let mut file = File::create_new(mount.path().join("one")).unwrap();
+    file.write_all(&vec![7; size as usize]).unwrap();
+    // A close by the opener completes it; what follows makes a copy of it.
+    drop(file.try_clone().unwrap());
+    let reader = File::open(mount.path().join("one")).unwrap();
+    reader.read_exact_at(&mut [0; 4096], size / 2).unwrap();
+    cut_off(&block_file(&cluster, size).expect("the worker has it"));
+    let err = file.write_all(b"more").unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(libc::EIO), "{err}");
+    drop((file, reader));
+    let other = mount.path().join("other");
+    content::write_file(&other, 2, SIZE).unwrap();
+    content::check_file(&other, 2, SIZE).unwrap();
+    mount.unmount();
+}
+
+/// Leaves a block file with its first page only.
+fn cut_off(block: &Path) {
+    OpenOptions::new().write(true).open(block).unwrap().set_len(4096).unwrap();
 }

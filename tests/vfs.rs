@@ -102,7 +102,7 @@ impl Fixture {
     fn content(&self, name: &str) -> Vec<u8> {
         let (ino, attr) = self.find(name).unwrap();
         let fh = self.vfs.open(&Ctx::daemon(), ino, libc::O_RDONLY).unwrap().fh;
-        let data = self.vfs.read(&Ctx::daemon(), fh, 0, attr.size as usize + 1).unwrap().to_vec();
+        let data = self.vfs.read(&Ctx::daemon(), fh, 0, attr.size as usize + 1).unwrap().copied().unwrap();
         self.vfs.release(fh).unwrap();
         data
     }
@@ -517,7 +517,7 @@ fn a_reader_waits_for_the_kernel_to_let_go_of_what_a_child_has_closed() {
         let reading = scope.spawn(|| fixture.vfs.open(&opener, entry.ino, libc::O_RDONLY));
         fixture.vfs.release(opened.fh).unwrap();
         let fh = reading.join().unwrap().unwrap().fh;
-        assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().to_vec(), b"a");
+        assert_eq!(fixture.vfs.read(&opener, fh, 0, 9).unwrap().copied().unwrap(), b"a");
         fixture.vfs.release(fh).unwrap();
     });
 }
@@ -622,7 +622,7 @@ fn who_reads_the_old_version_does_not_fill_the_pages_of_the_new_one() {
         let fixture = fixture_with(VfsOptions { page_cache, ..VfsOptions::default() });
         let ino = fixture.file("f", b"old");
         let reader = fixture.vfs.open(&ctx, ino, libc::O_RDONLY).unwrap().fh;
-        let read = || fixture.vfs.read(&ctx, reader, 0, 9).map(|bytes| bytes.to_vec());
+        let read = || fixture.vfs.read(&ctx, reader, 0, 9).map(|bytes| bytes.copied().unwrap());
         assert_eq!(read().unwrap(), b"old");
         let fh = fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
         for step in 0..2 {
@@ -639,7 +639,7 @@ fn who_reads_the_old_version_does_not_fill_the_pages_of_the_new_one() {
         // A name that goes changes nothing for who has it open.
         let reader = fixture.vfs.open(&ctx, ino, libc::O_RDONLY).unwrap().fh;
         fixture.vfs.unlink(&ctx, Ino::ROOT, OsStr::new("f")).unwrap();
-        assert_eq!(fixture.vfs.read(&ctx, reader, 0, 9).unwrap().to_vec(), b"new");
+        assert_eq!(fixture.vfs.read(&ctx, reader, 0, 9).unwrap().copied().unwrap(), b"new");
     }
 }
 
@@ -719,7 +719,7 @@ fn what_is_complete_cannot_be_appended_to() {
     let ino = fixture.file("f", b"abc");
     assert_eq!(fault(fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_APPEND)), Fault::NotSupported);
     let fh = fixture.vfs.open(&ctx, ino, libc::O_RDWR).unwrap().fh;
-    assert_eq!(fixture.vfs.read(&ctx, fh, 0, 9).unwrap().to_vec(), b"abc");
+    assert_eq!(fixture.vfs.read(&ctx, fh, 0, 9).unwrap().copied().unwrap(), b"abc");
     assert_eq!(fault(fixture.write(fh, 3, b"d")), Fault::NotSupported);
     fixture.close(fh).unwrap();
     assert_eq!(fixture.content("f"), b"abc");

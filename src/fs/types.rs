@@ -7,8 +7,14 @@ use std::time::UNIX_EPOCH;
 use std::ops::Deref;
 
 use bytes::Bytes;
+use nix::errno::Errno;
+use nix::sys::uio::RemoteIoVec;
 use smallvec::SmallVec;
 
+use super::Fault;
+use super::FsError;
+use super::Result;
+use super::mapped::copy_mapped;
 use crate::metrics::Source;
 use crate::metrics::Sources;
 
@@ -280,9 +286,25 @@ impl Slices {
         &self.parts
     }
 
-    /// All bytes in one piece: a copy, for tests and small reads.
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.parts.concat()
+    /// All bytes in one piece: a copy. [`Fault::Io`] if some of a mapping cannot be read.
+    pub fn copied(&self) -> Result<Vec<u8>> {
+        if !self.mapped {
+            return Ok(self.parts.concat());
+        }
+        let parts: SmallVec<[RemoteIoVec; 8]> = self
+            .parts
+            .iter()
+            .map(|part| RemoteIoVec { base: part.as_ptr().addr(), len: part.len() })
+            .collect();
+        let mut bytes = vec![0; self.len];
+        copy_mapped(&parts, &mut bytes).map_err(|err| {
+            let detail = match err {
+                Errno::EFAULT => "a block file became shorter while it was mapped".to_owned(),
+                err => format!("a mapped block file cannot be copied: {err}"),
+            };
+            FsError::because(Fault::Io, detail)
+        })?;
+        Ok(bytes)
     }
 }
 
@@ -304,11 +326,11 @@ mod tests {
         assert!(!page.is_mapped());
         page.push_mapped(Bytes::from_static(b"defg"));
         let part = page.part(1, 5);
-        assert_eq!(part.to_vec(), b"bcde");
+        assert_eq!(part.copied().unwrap(), b"bcde");
         let mut whole = Slices::from(Bytes::from_static(b"x"));
         whole.append(part.from_source(Source::Memory));
         assert!(whole.is_mapped() && whole.sources().bytes(Source::Memory) > 0);
-        assert_eq!(page.part(6, 99).to_vec(), b"g");
+        assert_eq!(page.part(6, 99).copied().unwrap(), b"g");
         assert!(page.part(9, 99).is_empty());
     }
 }

@@ -206,7 +206,7 @@ impl Request {
         let raw = self.take_raw();
         match send(raw, &answer) {
             Ok(()) => {}
-            // The kernel could not read the bytes, and has answered with EIO by itself.
+            // The bytes could not be read, and it was answered with EIO.
             Err(Errno::EFAULT) => {
                 let detail = "a block file became shorter while it was mapped";
                 log_failure(&self, op, subject, &FsError::because(Fault::Io, detail));
@@ -285,7 +285,13 @@ fn send(raw: RawRequest, answer: &Answer) -> Result<(), Errno> {
 
 fn send_data(raw: RawRequest, slices: &Slices) -> Result<(), Errno> {
     if slices.parts().len() > PARTS_MAX {
-        return raw.reply_bytes(&slices.to_vec());
+        return match slices.copied() {
+            Ok(bytes) => raw.reply_bytes(&bytes),
+            Err(err) => {
+                let _ = raw.reply_errno(errno(err.fault()));
+                Err(Errno::EFAULT)
+            }
+        };
     }
     let parts: SmallVec<[libc::iovec; 8]> = slices
         .parts()

@@ -9,6 +9,8 @@ use log::warn;
 use memmap2::MmapMut;
 use memmap2::MmapRaw;
 use nix::errno::Errno;
+use nix::sys::uio::RemoteIoVec;
+use smallvec::SmallVec;
 
 use super::abi::InHeader;
 use super::abi::OutHeader;
@@ -16,6 +18,7 @@ use super::abi::Plain;
 use super::abi::UringHeader;
 use super::buffer::Buffer;
 use super::buffer::page_size;
+use crate::fs::copy_mapped;
 
 /// The memory of one entry: a page for heads, and after it the data. The kernel writes it before it says that there is a
 /// request, and reads it when it is told that there is a reply; in between it is this process's, and only one thread's.
@@ -110,7 +113,12 @@ impl RingEntry {
         let copied = if len > self.payload_len() {
             Err(Errno::EMSGSIZE)
         } else if mapped {
-            copied(self.payload(), data)
+            let parts: SmallVec<[RemoteIoVec; 8]> = data
+                .iter()
+                .map(|part| RemoteIoVec { base: part.iov_base.addr(), len: part.iov_len })
+                .collect();
+            // SAFETY: there is room, which nobody else has until the kernel is told.
+            copy_mapped(&parts, unsafe { std::slice::from_raw_parts_mut(self.payload(), len) })
         } else {
             let mut to = self.payload();
             for part in data {
@@ -152,40 +160,16 @@ impl RingEntry {
     }
 }
 
-/// Fails if data of mapped files cannot be copied so that this process outlives a file that became shorter.
-pub(super) fn check_copying() -> io::Result<()> {
-    let (from, mut to) = ([1_u8], [0_u8]);
-    copied(to.as_mut_ptr(), &[iovec(&from)]).map_err(|err| {
-        io::Error::other(format!("process_vm_readv, by which data of blocks is copied: {err}"))
-    })
-}
-
-fn iovec(bytes: &[u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
-}
-
-/// Copies `parts` to `to` by way of the kernel, which says `EFAULT` where this thread would be ended by SIGBUS.
-fn copied(to: *mut u8, parts: &[libc::iovec]) -> Result<(), Errno> {
-    let len = parts.iter().map(|part| part.iov_len).sum::<usize>();
-    let whole = libc::iovec { iov_base: to.cast(), iov_len: len };
-    // SAFETY: the kernel writes no more than `len` bytes to `to`, for which there is room, and checks what it reads.
-    let done = unsafe {
-        libc::process_vm_readv(libc::getpid(), &raw const whole, 1, parts.as_ptr(), parts.len() as u64, 0)
-    };
-    match usize::try_from(done) {
-        Err(_) => Err(Errno::last()),
-        // It stops where it cannot read.
-        Ok(done) if done < len => Err(Errno::EFAULT),
-        Ok(_) => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::buffer::Spares;
     use super::*;
 
     const PAYLOAD: usize = 128 << 10;
+
+    fn iovec(bytes: &[u8]) -> libc::iovec {
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+    }
 
     /// An entry where the kernel has put request 7, with so many bytes before its data.
     fn asked(fixed: usize, data: &[u8]) -> (RingEntry, UringHeader, InHeader) {

@@ -41,7 +41,6 @@ use super::buffer::page_size;
 use super::current;
 use super::init::Agreed;
 use super::options::SessionOptions;
-use super::ring_entry;
 use super::ring_entry::RingEntry;
 use super::transport;
 use super::transport::DEVICE;
@@ -93,7 +92,6 @@ impl Queues {
         // Such as the workers have, which cannot be used by another thread, and one that can.
         new_ring().map_err(failed)?;
         let spare = Ring::builder().build(1).map_err(failed)?;
-        ring_entry::check_copying()?;
         let possible = std::fs::read_to_string(POSSIBLE)?;
         let last = possible.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<u16>().ok());
         let last = last.ok_or_else(|| io::Error::other(format!("{POSSIBLE} says {possible:?}")))?;

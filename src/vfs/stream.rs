@@ -459,14 +459,12 @@ impl WriteStream {
             let mut offset = 0;
             while offset < kept {
                 ctx.check()?;
-                let piece = reader.read_at(ctx, offset, COPY)?;
+                let piece = reader.read_at(ctx, offset, COPY)?.copied()?;
                 if piece.is_empty() {
                     return Err(FsError::because(Fault::Stale, "the file was shortened"));
                 }
-                for part in piece.parts() {
-                    writer.append(ctx, part)?;
-                }
                 offset += piece.len() as u64;
+                writer.append_given(ctx, piece.into())?;
             }
         }
         Ok((Start::Staged(beside), writer))

@@ -37,7 +37,7 @@ fn write(fs: &LocalFs, at: &str, data: &[u8]) {
 }
 
 fn read(fs: &LocalFs, at: &str) -> Vec<u8> {
-    fs.open(&Ctx::daemon(), &path(at)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap().to_vec()
+    fs.open(&Ctx::daemon(), &path(at)).unwrap().read_at(&Ctx::daemon(), 0, 1 << 20).unwrap().copied().unwrap()
 }
 
 fn names(fs: &LocalFs, at: &str) -> Vec<String> {
@@ -60,8 +60,8 @@ fn what_is_written_is_read_back() {
     let reader = fs.open(&Ctx::daemon(), &path("/a")).unwrap();
     assert_eq!(reader.attr().size, 5);
     assert_eq!(reader.attr().mode, 0o640);
-    assert_eq!(reader.read_at(&Ctx::daemon(), 1, 3).unwrap().to_vec(), b"ell");
-    assert_eq!(reader.read_at(&Ctx::daemon(), 3, 100).unwrap().to_vec(), b"lo");
+    assert_eq!(reader.read_at(&Ctx::daemon(), 1, 3).unwrap().copied().unwrap(), b"ell");
+    assert_eq!(reader.read_at(&Ctx::daemon(), 3, 100).unwrap().copied().unwrap(), b"lo");
     assert!(reader.read_at(&Ctx::daemon(), 5, 1).unwrap().is_empty());
 }
 

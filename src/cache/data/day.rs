@@ -344,7 +344,7 @@ impl Day {
             let now = self.now.load(Ordering::Relaxed);
             let missed = store.counters.missed.value();
             let offset = u64::from(index) * PAGE + from;
-            let got = reader.read_at(&ctx, offset, len).unwrap().to_vec();
+            let got = reader.read_at(&ctx, offset, len).unwrap().copied().unwrap();
             assert!(got == content(version.id, version.mtime.secs as u64, offset, len), "wrong bytes");
             settle(self.cache.as_ref().unwrap());
             let hit = store.counters.missed.value() == missed;

@@ -382,11 +382,19 @@ impl Store {
         }
         let whole;
         let bytes = match bytes.parts() {
-            [one] => &one[..],
-            _ => {
-                whole = bytes.to_vec();
-                &whole[..]
-            }
+            [one] if !bytes.is_mapped() => &one[..],
+            _ => match bytes.copied() {
+                Ok(copy) => {
+                    whole = copy;
+                    &whole[..]
+                }
+                Err(err) => {
+                    place.order.lock().release(weight);
+                    self.counters.failed.add(1);
+                    log::warn!("A page of {} is not kept: {err}", file.version.name());
+                    return;
+                }
+            },
         };
         let page = (file.number, index);
         let put = file.put(index, bytes, (self.clock)(), |pinned| {

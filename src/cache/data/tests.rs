@@ -133,7 +133,7 @@ fn path(name: &str) -> FsPath {
 
 fn read(cache: &DataCache, name: &str, offset: u64, len: usize) -> Vec<u8> {
     let ctx = Ctx::daemon();
-    FileSystem::open(cache, &ctx, &path(name)).unwrap().read_at(&ctx, offset, len).unwrap().to_vec()
+    FileSystem::open(cache, &ctx, &path(name)).unwrap().read_at(&ctx, offset, len).unwrap().copied().unwrap()
 }
 
 /// Reads all of it, and waits until what was loaded is on disk or given up.
