@@ -188,6 +188,13 @@ fn removing_asks_for_the_right_kind() {
     assert_eq!(fault(list(&place.fs, &path("/f"))), Fault::NotDirectory);
     place.stat("/d").unwrap();
     place.stat("/f").unwrap();
+    // Who has seen a file there is not asked to look again.
+    let remove_seen = |at| place.fs.remove_seen_file(&Ctx::daemon(), &path(at));
+    place.file("/d/below");
+    assert_eq!(fault(remove_seen("/d")), Fault::IsDirectory);
+    place.stat("/d/below").unwrap();
+    remove_seen("/f").unwrap();
+    assert_eq!(fault(remove_seen("/f")), Fault::NotFound);
 }
 
 #[test]

@@ -191,6 +191,10 @@ impl Layer for MetadataCache {
         self.change(path, true, || self.below.remove_file(ctx, path))
     }
 
+    fn remove_seen_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.change(path, true, || self.below.remove_seen_file(ctx, path))
+    }
+
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
         self.change(path, true, || self.below.remove_dir(ctx, path))
     }

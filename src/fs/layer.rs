@@ -52,6 +52,7 @@ layer! {
     fn create(ctx: &Ctx, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Box<dyn FileWriter>)>;
     fn open(ctx: &Ctx, path: &FsPath) -> Result<Arc<dyn FileReader>>;
     fn remove_file(ctx: &Ctx, path: &FsPath) -> Result<()>;
+    fn remove_seen_file(ctx: &Ctx, path: &FsPath) -> Result<()>;
     fn remove_dir(ctx: &Ctx, path: &FsPath) -> Result<()>;
     fn replace(ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr>;
     fn rename(ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()>;

@@ -76,6 +76,12 @@ pub trait FileSystem: Send + Sync {
     /// Removes the file `path`; [`Fault::IsDirectory`] if it is none.
     fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()>;
 
+    /// The same for who has seen a file there, so that nobody need look again. If a directory has taken its place since, it is
+    /// [`Fault::IsDirectory`], or an empty one may be removed.
+    fn remove_seen_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.remove_file(ctx, path)
+    }
+
     /// Removes the empty directory `path`; [`Fault::NotDirectory`] or [`Fault::NotEmpty`] if it is not.
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()>;
 

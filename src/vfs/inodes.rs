@@ -113,6 +113,13 @@ impl Inodes {
         self.table.lock().nodes.get(&parent)?.children.get(name).copied()
     }
 
+    /// The same, if it is a file.
+    pub(super) fn child_file(&self, parent: Ino, name: &str) -> Option<Ino> {
+        let table = self.table.lock();
+        let child = *table.nodes.get(&parent)?.children.get(name)?;
+        table.nodes.get(&child).filter(|node| node.kind == FileKind::Regular).map(|_| child)
+    }
+
     /// A number that changes when this mount changes what a name stands for.
     pub(super) fn changes(&self) -> u64 {
         self.table.lock().changes

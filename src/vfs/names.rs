@@ -185,9 +185,14 @@ impl Vfs {
     /// Removes a file. Who has it open for writing goes on without effect.
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        let stream = self.inodes.child(parent, name).and_then(|ino| self.stream(ino));
+        let file = self.inodes.child_file(parent, name);
+        let stream = file.and_then(|ino| self.stream(ino));
         let _kept = stream.map(|stream| stream.keep_from_place(ctx)).transpose()?;
-        let result = self.fs.remove_file(ctx, &self.path(parent)?.join(name)?);
+        let path = self.path(parent)?.join(name)?;
+        let result = match file {
+            Some(_) => self.fs.remove_seen_file(ctx, &path),
+            None => self.fs.remove_file(ctx, &path),
+        };
         self.inodes.touch_in(parent);
         result?;
         self.name_gone(parent, name);

@@ -311,6 +311,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes `place`, where the caller has seen a file.
+    async fn remove_seen(&self, place: &FsPath) -> Result<()> {
+        // Which of them it is, if any, only its id tells.
+        if !self.beside.lock().is_empty() {
+            return self.remove(place, false).await;
+        }
+        self.master.remove(place, Removal::One).await.map_err(|err| match err.fault() {
+            Fault::NotEmpty => Fault::IsDirectory.into(),
+            _ => err,
+        })
+    }
+
     /// The file `file_id` is at its place, or gone.
     fn in_place(&self, file_id: i64) {
         if let Some(entry) = self.beside.lock().remove(&file_id) {
@@ -469,6 +481,11 @@ impl FileSystem for AlluxioFs {
     fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
         let place = self.shared.place(path)?;
         self.shared.bridge.run(ctx, None, self.shared.remove(&place, false))
+    }
+
+    fn remove_seen_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        let place = self.shared.place(path)?;
+        self.shared.bridge.run(ctx, None, self.shared.remove_seen(&place))
     }
 
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
