@@ -29,10 +29,13 @@ use crate::threads;
 /// Threads that drive the connections. They only move bytes; the work is done by the callers.
 const THREADS_MAX: usize = 4;
 
-/// Owns the runtime.
+/// Owns the runtimes.
 pub(super) struct Bridge {
-    /// Taken when the bridge goes; present all its life.
+    /// Where all runs that moves data. Taken when the bridge goes; present all its life.
     runtime: Option<Runtime>,
+    /// Where the connections to masters are served, each of which is one stream of small messages: by one thread, so that the
+    /// tasks that take part in a call need not wake another one for each other. As long as the other.
+    calls: Option<Runtime>,
     /// What is to be done before the process ends.
     jobs: TaskTracker,
 }
@@ -42,15 +45,24 @@ impl Bridge {
     pub(super) fn new(wanted: usize) -> Result<Self> {
         let cores = || thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, THREADS_MAX));
         let threads = if wanted == 0 { cores() } else { wanted };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("alluxio-net")
-            // Those for calls that block start where they are needed first.
-            .on_thread_start(threads::unbind)
-            .enable_all()
-            .build()
-            .map_err(|err| FsError::because(Fault::Io, format!("cannot start the network threads: {err}")))?;
-        Ok(Self { runtime: Some(runtime), jobs: TaskTracker::new() })
+        let runtime = |name: &str, threads| {
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(name)
+                // Those for calls that block start where they are needed first.
+                .on_thread_start(threads::unbind)
+                .enable_all()
+                .build()
+                .map(Some)
+                .map_err(|err| {
+                    FsError::because(Fault::Io, format!("cannot start the network threads: {err}"))
+                })
+        };
+        Ok(Self {
+            runtime: runtime("alluxio-net", threads)?,
+            calls: runtime("alluxio-call", 1)?,
+            jobs: TaskTracker::new(),
+        })
     }
 
     /// Polls `future` on this thread until it is done, `ctx` is cancelled or the deadline has passed; then it is
@@ -104,15 +116,20 @@ impl Bridge {
         self.jobs.len()
     }
 
-    /// For what must be made inside the runtime, such as a channel.
+    /// For what must be made inside the runtime, such as a channel to a worker.
     pub(super) fn handle(&self) -> &Handle {
         self.runtime.as_ref().expect("the runtime is there until drop").handle()
+    }
+
+    /// For what must be made inside the runtime of the calls: a channel to a master.
+    pub(super) fn calls(&self) -> &Handle {
+        self.calls.as_ref().expect("the runtime is there until drop").handle()
     }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        for runtime in [self.runtime.take(), self.calls.take()].into_iter().flatten() {
             // Does not wait: a task that hangs on a dead server must not keep the process alive.
             runtime.shutdown_background();
         }

@@ -66,7 +66,7 @@ pub(super) fn ask_hashes(ctx: &Ctx, bridge: &Bridge, master: &Master) -> Result<
 pub(super) fn open(options: &Arc<AlluxioOptions>) -> Result<(Bridge, Master)> {
     let bridge = Bridge::new(0)?;
     let master = {
-        let _inside = bridge.handle().enter();
+        let _inside = bridge.calls().enter();
         Master::new(Arc::clone(options))?
     };
     Ok((bridge, master))

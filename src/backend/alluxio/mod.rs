@@ -231,7 +231,7 @@ impl Shared {
         let options = Arc::new(options);
         let bridge = Bridge::new(options.network_threads)?;
         let master = {
-            let _inside = bridge.handle().enter();
+            let _inside = bridge.calls().enter();
             Arc::new(Master::new(Arc::clone(&options))?.with_journal())
         };
         Ok(Self {
