@@ -209,7 +209,7 @@ pub struct AlluxioOptions {
     /// The usual length of a fetch. Shorter than what is fetched ahead, so that the next is under way while one is being
     /// consumed.
     pub fetch_max: u64,
-    /// Threads that drive the connections; 0 for as many as there are processors, from 2 to 4.
+    /// Threads that drive the connections to workers, beside one for masters; 0 for as many as there are processors, from 2 to 4.
     pub network_threads: usize,
     /// Connections to one worker beyond which there was nothing to gain.
     pub worker_connections: usize,
