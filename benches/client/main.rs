@@ -99,11 +99,7 @@ fn cases() -> Vec<Case> {
         let options = AlluxioOptions { network_threads: threads, ..remote() };
         add(format!("threads: {threads}, 1 reader"), options.clone(), Work::Sequential(1));
         add(format!("threads: {threads}, 1 random"), options.clone(), Work::Random(1));
-        add(format!("threads: {threads}, 4 random"), options.clone(), Work::Random(4));
-        for callers in [1, 4, 16] {
-            let work = Work::Stat { threads: callers, handed: false };
-            add(format!("threads: {threads}, {callers} stat"), options.clone(), work);
-        }
+        add(format!("threads: {threads}, 4 random"), options, Work::Random(4));
     }
     for threads in [1, 4, 16] {
         for (way, handed) in [("on the calling thread", false), ("handed to another thread", true)] {
