@@ -5,16 +5,26 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
-use nix::sys::uio::RemoteIoVec;
-use nix::sys::uio::process_vm_readv;
-use nix::unistd::getpid;
+
+use super::Fault;
+use super::FsError;
 
 /// `IOV_MAX`, of which one call takes no more.
 const PARTS_MAX: usize = 1024;
 
+/// What it is for who asked that [`copy_mapped`], or the kernel when it takes a reply, says `EFAULT`.
+pub fn cut_off() -> FsError {
+    FsError::because(Fault::Io, "a block file became shorter while it was mapped")
+}
+
+/// Where `bytes` are, for a system call.
+pub fn iovec(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}
+
 /// Copies the memory of this process at `parts`, one after the other, to `to`, which is as long as all of them. Fails with `EFAULT` if
 /// some of it cannot be read; what `to` has then is not said.
-pub fn copy_mapped(parts: &[RemoteIoVec], to: &mut [u8]) -> Result<(), Errno> {
+pub fn copy_mapped(parts: &[libc::iovec], to: &mut [u8]) -> Result<(), Errno> {
     match by_call(parts, to) {
         // A container's seccomp profile may not let it pass: Docker's does not on kernels before 4.8.
         Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => by_file(parts, to),
@@ -22,27 +32,31 @@ pub fn copy_mapped(parts: &[RemoteIoVec], to: &mut [u8]) -> Result<(), Errno> {
     }
 }
 
-fn by_call(parts: &[RemoteIoVec], mut to: &mut [u8]) -> Result<(), Errno> {
+fn by_call(parts: &[libc::iovec], mut to: &mut [u8]) -> Result<(), Errno> {
     for some in parts.chunks(PARTS_MAX) {
-        let len = some.iter().map(|part| part.len).sum();
-        let (now, rest) = to.split_at_mut(len);
+        let (now, rest) = to.split_at_mut(some.iter().map(|part| part.iov_len).sum());
         to = rest;
+        let whole = libc::iovec { iov_base: now.as_mut_ptr().cast(), iov_len: now.len() };
+        // SAFETY: the kernel writes to `now` alone, which is ours, and checks what it reads.
+        let copied = unsafe {
+            libc::process_vm_readv(libc::getpid(), &raw const whole, 1, some.as_ptr(), some.len() as u64, 0)
+        };
         // It stops where it cannot read.
-        if process_vm_readv(getpid(), &mut [std::io::IoSliceMut::new(now)], some)? < len {
+        if Errno::result(copied)?.cast_unsigned() < now.len() {
             return Err(Errno::EFAULT);
         }
     }
     Ok(())
 }
 
-fn by_file(parts: &[RemoteIoVec], mut to: &mut [u8]) -> Result<(), Errno> {
+fn by_file(parts: &[libc::iovec], mut to: &mut [u8]) -> Result<(), Errno> {
     let errno = |err: std::io::Error| Errno::from_raw(err.raw_os_error().unwrap_or(libc::EIO));
     let memory = File::open("/proc/self/mem").map_err(errno)?;
     for part in parts {
-        let (now, rest) = to.split_at_mut(part.len);
+        let (now, rest) = to.split_at_mut(part.iov_len);
         to = rest;
         // `EIO`, or fewer bytes, where it cannot read.
-        memory.read_exact_at(now, part.base as u64).map_err(|_| Errno::EFAULT)?;
+        memory.read_exact_at(now, part.iov_base.addr() as u64).map_err(|_| Errno::EFAULT)?;
     }
     Ok(())
 }
@@ -53,8 +67,8 @@ mod tests {
 
     const PAGE: usize = 65536;
 
-    fn parts(of: &[&[u8]]) -> Vec<RemoteIoVec> {
-        of.iter().map(|part| RemoteIoVec { base: part.as_ptr().addr(), len: part.len() }).collect()
+    fn parts(of: &[&[u8]]) -> Vec<libc::iovec> {
+        of.iter().map(|part| iovec(part)).collect()
     }
 
     /// Two pages, the second of which has become unreadable.

@@ -26,6 +26,8 @@ pub use error::Result;
 pub use finding::Finding;
 pub use layer::Layer;
 pub use mapped::copy_mapped;
+pub use mapped::cut_off;
+pub use mapped::iovec;
 pub use memory::Memory;
 pub use path::FsPath;
 pub use types::Attr;

@@ -8,13 +8,14 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::sys::uio::RemoteIoVec;
 use smallvec::SmallVec;
 
 use super::Fault;
 use super::FsError;
 use super::Result;
 use super::mapped::copy_mapped;
+use super::mapped::cut_off;
+use super::mapped::iovec;
 use crate::metrics::Source;
 use crate::metrics::Sources;
 
@@ -286,23 +287,20 @@ impl Slices {
         &self.parts
     }
 
+    /// Where the parts are, for a system call, as long as this is.
+    pub fn iovecs(&self) -> SmallVec<[libc::iovec; 8]> {
+        self.parts.iter().map(|part| iovec(part)).collect()
+    }
+
     /// All bytes in one piece: a copy. [`Fault::Io`] if some of a mapping cannot be read.
     pub fn copied(&self) -> Result<Vec<u8>> {
         if !self.mapped {
             return Ok(self.parts.concat());
         }
-        let parts: SmallVec<[RemoteIoVec; 8]> = self
-            .parts
-            .iter()
-            .map(|part| RemoteIoVec { base: part.as_ptr().addr(), len: part.len() })
-            .collect();
         let mut bytes = vec![0; self.len];
-        copy_mapped(&parts, &mut bytes).map_err(|err| {
-            let detail = match err {
-                Errno::EFAULT => "a block file became shorter while it was mapped".to_owned(),
-                err => format!("a mapped block file cannot be copied: {err}"),
-            };
-            FsError::because(Fault::Io, detail)
+        copy_mapped(&self.iovecs(), &mut bytes).map_err(|err| match err {
+            Errno::EFAULT => cut_off(),
+            err => FsError::because(Fault::Io, format!("a mapped block file cannot be copied: {err}")),
         })?;
         Ok(bytes)
     }

@@ -14,7 +14,6 @@ use log::log;
 use log::log_enabled;
 use log::warn;
 use nix::errno::Errno;
-use smallvec::SmallVec;
 
 use super::abi::AttrOut;
 use super::abi::CreateOut;
@@ -45,6 +44,7 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Slices;
 use crate::fs::StatFs;
+use crate::fs::cut_off;
 use crate::metrics;
 use crate::spans;
 use crate::spans::RequestSpan;
@@ -208,8 +208,7 @@ impl Request {
             Ok(()) => {}
             // The bytes could not be read, and it was answered with EIO.
             Err(Errno::EFAULT) => {
-                let detail = "a block file became shorter while it was mapped";
-                log_failure(&self, op, subject, &FsError::because(Fault::Io, detail));
+                log_failure(&self, op, subject, &cut_off());
             }
             Err(err) => {
                 // ENOENT: the kernel has given up the request meanwhile. What it does not know of is undone.
@@ -293,11 +292,7 @@ fn send_data(raw: RawRequest, slices: &Slices) -> Result<(), Errno> {
             }
         };
     }
-    let parts: SmallVec<[libc::iovec; 8]> = slices
-        .parts()
-        .iter()
-        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
-        .collect();
+    let parts = slices.iovecs();
     current::set_mapped(slices.is_mapped());
     let outcome = raw.reply_parts(&parts);
     current::set_mapped(false);

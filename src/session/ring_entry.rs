@@ -9,8 +9,6 @@ use log::warn;
 use memmap2::MmapMut;
 use memmap2::MmapRaw;
 use nix::errno::Errno;
-use nix::sys::uio::RemoteIoVec;
-use smallvec::SmallVec;
 
 use super::abi::InHeader;
 use super::abi::OutHeader;
@@ -113,12 +111,8 @@ impl RingEntry {
         let copied = if len > self.payload_len() {
             Err(Errno::EMSGSIZE)
         } else if mapped {
-            let parts: SmallVec<[RemoteIoVec; 8]> = data
-                .iter()
-                .map(|part| RemoteIoVec { base: part.iov_base.addr(), len: part.iov_len })
-                .collect();
             // SAFETY: there is room, which nobody else has until the kernel is told.
-            copy_mapped(&parts, unsafe { std::slice::from_raw_parts_mut(self.payload(), len) })
+            copy_mapped(data, unsafe { std::slice::from_raw_parts_mut(self.payload(), len) })
         } else {
             let mut to = self.payload();
             for part in data {
@@ -164,12 +158,9 @@ impl RingEntry {
 mod tests {
     use super::super::buffer::Spares;
     use super::*;
+    use crate::fs::iovec;
 
     const PAYLOAD: usize = 128 << 10;
-
-    fn iovec(bytes: &[u8]) -> libc::iovec {
-        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
-    }
 
     /// An entry where the kernel has put request 7, with so many bytes before its data.
     fn asked(fixed: usize, data: &[u8]) -> (RingEntry, UringHeader, InHeader) {
