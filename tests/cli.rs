@@ -451,8 +451,12 @@ fn mount_mounts_it_by_its_type() {
 #[test]
 fn a_container_gives_properties_by_its_variables() {
     let place = Place::new();
+    fs::remove_dir(place.path("mnt")).unwrap();
     let mut command = place.command(&["fuse", "--fuse-opts=ro,attr_timeout=7"]);
     command.env("ALLUXIO_FUSE_FS_NAME", "in-a-container").env("MOUNT_POINT", place.text("mnt"));
+    // As the chart of Alluxio for Kubernetes has it, and Kubernetes itself beside a service of that name.
+    command.env("ALLUXIO_JAVA_OPTS", "-Dalluxio.user.hostname=${ALLUXIO_CLIENT_HOSTNAME}");
+    command.env("ALLUXIO_CLIENT_HOSTNAME", "node-7").env("ALLUXIO_MASTER_PORT", "tcp://10.0.0.1:19998");
     command.env("ALLUXIO_PATH", place.store());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();

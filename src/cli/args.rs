@@ -273,6 +273,10 @@ pub(super) struct MountArgs {
     #[arg(long, hide = true)]
     pub(super) daemon: bool,
 
+    /// Make the directory to mount at if it is missing, as Alluxio's Java process does
+    #[arg(skip)]
+    pub(super) make_point: bool,
+
     /// Directory to mount at, or else the property alluxio.fuse.mount.point
     #[arg(value_name = "MOUNT_POINT")]
     pub(super) point: Option<String>,

@@ -55,7 +55,8 @@ fn run(command: Command) -> ExitCode {
         Command::Mount(args) => mount::run(&args, Environment::of_process()),
         Command::Fuse(args) => {
             let FuseArgs { fuse_opts: options, point, path } = args;
-            let args = MountArgs { foreground: true, options, point, path, ..Arguments::mount() };
+            let args =
+                MountArgs { foreground: true, make_point: true, options, point, path, ..Arguments::mount() };
             mount::run(&args, Environment::of_container())
         }
         Command::Unmount(args) => unmount::run(&args),

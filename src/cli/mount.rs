@@ -36,6 +36,13 @@ pub(super) fn run(args: &MountArgs, environment: Environment) -> ExitCode {
     };
     let failed = if args.foreground { ExitCode::from(LAUNCH_FAILED) } else { ExitCode::FAILURE };
     let point = plan.point().display().to_string();
+    if args.make_point {
+        match mount::make_point(&plan) {
+            Ok(false) => {}
+            Ok(true) => out(format_args!("Mount point on local filesystem does not exist, creating {point}")),
+            Err(failure) => return refuse(Some(&point), &failure, failed),
+        }
+    }
     match mount::end_previous(&plan, PREVIOUS_LIMIT) {
         Ok(None) => {}
         Ok(Some(pid)) => out(format_args!("Unmount fuse at {point} (PID:{pid}).")),

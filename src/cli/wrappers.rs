@@ -128,6 +128,7 @@ impl Direct {
         };
         Ok(MountArgs {
             foreground: true,
+            make_point: true,
             options: self.options,
             point: self.point,
             path,

@@ -2,9 +2,10 @@
 //! environment variables. Every value of a known key is checked when it is loaded, so reading one cannot fail.
 //!
 //! Sources, weakest first: built-in defaults, the cluster's defaults, `alluxio-site.properties`, `-D` and the
-//! variables that stand for one, the command line. Values may refer to others by `${key}`.
+//! variables that stand for one (also those that `alluxio-env.sh` sets), the command line. Values may refer to others by `${key}`.
 
 mod effective;
+mod env_script;
 mod environment;
 mod error;
 mod java_opts;
@@ -91,6 +92,7 @@ impl Config {
             environment,
         };
         config.put_built_in();
+        config.run_env_script()?;
         config.put_system_properties()?;
         for (name, text) in runtime {
             config.put(name, text, Source::Runtime, Origin::CommandLine);
@@ -286,25 +288,36 @@ impl Config {
         }
     }
 
+    fn run_env_script(&mut self) -> Result<(), ConfigError> {
+        if let Some((script, printed)) = self.environment.run_script()? {
+            self.notes.push((Level::Info, format!("variables of {} taken", script.display())));
+            if !printed.is_empty() {
+                self.notes.push((Level::Warn, format!("{} printed: {printed}", script.display())));
+            }
+        }
+        Ok(())
+    }
+
     /// Variables first, then the Java options: a `-D` says it more plainly.
     fn put_system_properties(&mut self) -> Result<(), ConfigError> {
         let environment = self.environment.clone();
         if let Some(home) = environment.variable("ALLUXIO_HOME")? {
-            let variable = || Origin::Variable("ALLUXIO_HOME".into());
+            let variable = || environment.origin("ALLUXIO_HOME");
             self.put(keys::CONF_DIR.name, &format!("{home}/conf"), Source::SystemProperty, variable());
             self.put(keys::LOGS_DIR.name, &format!("{home}/logs"), Source::SystemProperty, variable());
         }
         for (variable, key) in SHORTCUTS {
             if let Some(text) = environment.variable(variable)? {
-                self.put(key.name, text, Source::SystemProperty, Origin::Variable(variable.into()));
+                self.put(key.name, text, Source::SystemProperty, environment.origin(variable));
             }
         }
+        let value = |name: &str| environment.variable(name).ok().flatten();
         for variable in ["ALLUXIO_JAVA_OPTS", "ALLUXIO_FUSE_JAVA_OPTS"] {
             let text = environment.variable(variable)?.unwrap_or_default();
-            let pairs = java_opts::system_properties(text)
+            let pairs = java_opts::system_properties(text, value)
                 .map_err(|problem| ConfigError::new(format!("environment variable {variable}: {problem}")))?;
             for (name, text) in pairs {
-                self.put(&name, &text, Source::SystemProperty, Origin::Variable(variable.into()));
+                self.put(&name, &text, Source::SystemProperty, environment.origin(variable));
             }
         }
         Ok(())
@@ -335,6 +348,12 @@ impl Config {
 
     /// They stand in for lines of the site file, which Alluxio's image appends them to.
     fn put_container_properties(&mut self) {
+        if let Some(user) = self.environment.wanted_user() {
+            let note = format!(
+                "ALLUXIO_USERNAME={user} does nothing here, run the container as that user (runAsUser, --user)"
+            );
+            self.notes.push((Level::Warn, note));
+        }
         for (variable, name, text) in self.environment.properties() {
             self.put(&name, &text, Source::SiteProperty, Origin::Variable(variable.into()));
         }

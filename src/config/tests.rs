@@ -256,6 +256,49 @@ fn variables_of_a_container_stand_for_properties() {
 }
 
 #[test]
+fn services_beside_a_container_stand_for_nothing() {
+    let variables = [("ALLUXIO_MASTER_PORT", "tcp://10.0.0.1:19998"), ("ALLUXIO_MASTER_SERVICE_PORT", "1")];
+    let config = Config::load(Environment::made_up(&variables, home("").path()).in_container(), &[]).unwrap();
+    assert_eq!(config.source(&keys::MASTER_RPC_PORT), Source::Default);
+}
+
+#[test]
+fn java_options_name_variables() {
+    let variables = [
+        ("ALLUXIO_CLIENT_HOSTNAME", "node-7"),
+        (
+            "ALLUXIO_JAVA_OPTS",
+            "-Dalluxio.user.hostname=${ALLUXIO_CLIENT_HOSTNAME} -Dalluxio.user.app.id=${user.name}",
+        ),
+    ];
+    let config = load("", &variables, &[]).unwrap();
+    assert_eq!(config.optional_text(&keys::USER_HOSTNAME), Some("node-7"));
+    assert_eq!(config.optional_text(&keys::USER_APP_ID), Some("tester"));
+}
+
+#[test]
+fn variables_that_the_script_of_alluxio_sets_count() {
+    let conf = site_dir("alluxio.master.rpc.port=1");
+    let script = conf.path().join("alluxio-env.sh");
+    std::fs::write(&script, "ALLUXIO_FUSE_JAVA_OPTS+=\" -Dalluxio.user.file.writetype.default=THROUGH\"\n")
+        .unwrap();
+    let (dir, path) = (conf.path().to_str().unwrap(), std::env::var("PATH").unwrap());
+    let given = "-Dalluxio.master.rpc.port=2";
+    let variables = [("ALLUXIO_CONF_DIR", dir), ("ALLUXIO_FUSE_JAVA_OPTS", given), ("PATH", &path)];
+    let mut config = load("", &variables, &[]).unwrap();
+    assert_eq!(config.text(&keys::USER_WRITE_TYPE), "THROUGH");
+    assert_eq!(config.int(&keys::MASTER_RPC_PORT), 2, "it adds to what was given");
+    let expected = format!("environment variable ALLUXIO_FUSE_JAVA_OPTS of {}", script.display());
+    assert_eq!(config.origin(&keys::USER_WRITE_TYPE).to_string(), expected);
+    let notes = config.take_notes();
+    assert!(notes.iter().any(|(_, note)| note.contains("alluxio-env.sh taken")), "{notes:?}");
+
+    std::fs::write(&script, "exit 5").unwrap();
+    let problem = load("", &variables, &[]).unwrap_err();
+    assert!(problem.contains("alluxio-env.sh: ") && problem.contains('5'), "{problem}");
+}
+
+#[test]
 fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
     let site = "alluxio.user.block.size.bytes.default=4MB\nalluxio.user.network.rpc.keepalive.time=45s\naws.secretKey=a\nalluxio.x.secret=b\nalluxio.y=c";
     let config = load(site, &[], &[("alluxio.fuse.debug.enabled", "true")]).unwrap();

@@ -344,6 +344,20 @@ pub fn prepare(plan: &Plan) -> Result<(), Failure> {
     logging::open(&plan.logs, LOG_FILE).map(drop)
 }
 
+/// Makes the directory to mount at, if it is missing: whether it was.
+pub fn make_point(plan: &Plan) -> Result<bool, Failure> {
+    match plan.point.symlink_metadata() {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+        // Whatever else is wrong with it is found by who prepares the mount.
+        _ => return Ok(false),
+    }
+    let shown = plan.point.display();
+    let failed =
+        |err| Failure::because(format!("mount point {shown} does not exist and cannot be made"), err);
+    std::fs::create_dir_all(&plan.point).map_err(failed)?;
+    Ok(true)
+}
+
 /// Ends the mount of this user that is already at the plan's mount point, as Alluxio's script does before each mount,
 /// and returns its process.
 pub fn end_previous(plan: &Plan, limit: Duration) -> Result<Option<i32>, Failure> {
