@@ -205,6 +205,7 @@ pub struct Slices {
     len: usize,
     sources: Sources,
     mapped: bool,
+    on_disk: bool,
 }
 
 impl Slices {
@@ -228,9 +229,10 @@ impl Slices {
     }
 
     /// Adds `part` of the mapping of a local file at the end. It cannot be read where the file became shorter or its disk fails: the
-    /// kernel says so, a thread that reads there is ended by SIGBUS, and the process with it.
-    pub fn push_mapped(&mut self, part: Bytes) {
-        self.mapped = true;
+    /// kernel says so, a thread that reads there is ended by SIGBUS, and the process with it. If the file is `on_disk`, who
+    /// reads there may have to wait for that.
+    pub fn push_mapped(&mut self, part: Bytes, on_disk: bool) {
+        (self.mapped, self.on_disk) = (true, self.on_disk || on_disk);
         self.push_from(part, Source::Local);
     }
 
@@ -239,10 +241,15 @@ impl Slices {
         self.mapped
     }
 
+    /// Whether to read it may take the time of a disk.
+    pub fn may_wait(&self) -> bool {
+        self.on_disk
+    }
+
     /// The bytes `from..to` of it, as many as there are, from nowhere in particular.
     #[must_use]
     pub fn part(&self, from: usize, to: usize) -> Self {
-        let (mut slices, mut start) = (Self { mapped: self.mapped, ..Self::new() }, 0);
+        let (mut slices, mut start) = (Self { mapped: self.mapped, on_disk: self.on_disk, ..Self::new() }, 0);
         for bytes in self.parts() {
             let end = start + bytes.len();
             if start < to && from < end {
@@ -256,6 +263,7 @@ impl Slices {
     /// Adds all parts of `other` at the end.
     pub fn append(&mut self, other: Self) {
         self.mapped |= other.mapped;
+        self.on_disk |= other.on_disk;
         self.len += other.len;
         self.parts.extend(other.parts);
         self.sources.add(other.sources);
@@ -322,13 +330,15 @@ mod tests {
     fn that_bytes_are_mapped_is_known_wherever_they_go() {
         let mut page = Slices::from(Bytes::from_static(b"abc"));
         assert!(!page.is_mapped());
-        page.push_mapped(Bytes::from_static(b"defg"));
+        page.push_mapped(Bytes::from_static(b"defg"), false);
+        assert!(!page.may_wait());
+        page.push_mapped(Bytes::from_static(b"h"), true);
         let part = page.part(1, 5);
         assert_eq!(part.copied().unwrap(), b"bcde");
         let mut whole = Slices::from(Bytes::from_static(b"x"));
         whole.append(part.from_source(Source::Memory));
-        assert!(whole.is_mapped() && whole.sources().bytes(Source::Memory) > 0);
-        assert_eq!(page.part(6, 99).copied().unwrap(), b"g");
+        assert!(whole.is_mapped() && whole.may_wait() && whole.sources().bytes(Source::Memory) > 0);
+        assert_eq!(page.part(6, 99).copied().unwrap(), b"gh");
         assert!(page.part(9, 99).is_empty());
     }
 }

@@ -204,6 +204,10 @@ impl Request {
 
     fn succeed(mut self, op: Op, subject: Subject<'_>, answer: Answer) {
         let raw = self.take_raw();
+        // A reply of bytes that are on a disk waits for it: the worker is busy until that is over, and the pool grows.
+        if !matches!(&answer, Answer::Data(slices) if slices.may_wait()) {
+            current::end();
+        }
         match send(raw, &answer) {
             Ok(()) => {}
             // The bytes could not be read, and it was answered with EIO.
@@ -220,13 +224,14 @@ impl Request {
 
     fn fail(mut self, errno: c_int) {
         // If the kernel does not take it, the caller is gone, and there is nothing to undo.
-        let _ = self.take_raw().reply_errno(errno);
+        let raw = self.take_raw();
+        current::end();
+        let _ = raw.reply_errno(errno);
     }
 
     fn take_raw(&mut self) -> RawRequest {
         let raw = self.raw.take().expect("a request is replied to once, by what consumes it");
         self.deafen(&raw);
-        current::end();
         raw
     }
 

@@ -159,12 +159,8 @@ fn clone(device: BorrowedFd<'_>) -> io::Result<File> {
 pub(super) fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Received> {
     let room = match buffer.room() {
         Ok(room) => room,
-        Err(err) => {
-            // Nothing was read, so nothing is lost: some of what is being sent will be given back.
-            error!("No memory for the next request: {err}");
-            thread::sleep(NO_MEMORY_PAUSE);
-            return Ok(Received::Again);
-        }
+        // Nothing was read, so nothing is lost: some of what is being sent will be given back.
+        Err(err) => return Ok(wait_for_memory(&err)),
     };
     match nix::unistd::read(device, room) {
         Ok(len) if len >= size_of::<InHeader>() => Ok(Received::Request(len)),
@@ -174,6 +170,14 @@ pub(super) fn receive(device: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result
         Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => Ok(Received::Again),
         // ENODEV: unmounted or aborted. ECONNABORTED: aborted, where INIT asked to be told the difference.
         Err(Errno::ENODEV | Errno::ECONNABORTED) => Ok(Received::End),
+        // The kernel has answered the request itself, with EIO.
+        Err(Errno::ENOMEM) => Ok(wait_for_memory(&Errno::ENOMEM.into())),
         Err(err) => Err(err.into()),
     }
+}
+
+fn wait_for_memory(err: &io::Error) -> Received {
+    error!("No memory for the next request: {err}");
+    thread::sleep(NO_MEMORY_PAUSE);
+    Received::Again
 }

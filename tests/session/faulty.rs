@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -21,9 +22,10 @@ use alluxio_fuse::fs::FsPath;
 use alluxio_fuse::fs::Layer;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::Slices;
+use bytes::Bytes;
 
 /// A store where reads of files called `wait..` last until they are interrupted or the gate opens, as do look-ups
-/// of `slow`, and reads of `panic` panic.
+/// of `slow`, and reads of `panic` panic. Those of `mapped` are answered from a mapped file that somebody has said.
 pub(crate) struct Faulty {
     store: LocalFs,
     gate: Arc<Gate>,
@@ -36,9 +38,15 @@ pub(crate) struct Gate {
     waiting: AtomicUsize,
     interrupted: AtomicUsize,
     stats: AtomicUsize,
+    mapped: OnceLock<Bytes>,
 }
 
 impl Gate {
+    /// Says what `mapped` reads as.
+    pub(crate) fn show(&self, mapped: Bytes) {
+        self.mapped.set(mapped).expect("it is said once");
+    }
+
     pub(crate) fn open(&self) {
         self.open.store(true, Ordering::SeqCst);
     }
@@ -109,6 +117,11 @@ impl FileReader for FaultyReader {
             self.gate.pass(ctx)?;
         }
         assert_ne!(self.name, "panic", "on purpose");
+        if self.name == "mapped" {
+            let (from, mut slices) = (offset as usize, Slices::new());
+            slices.push_mapped(self.gate.mapped.get().unwrap().slice(from..from + len), true);
+            return Ok(slices);
+        }
         self.inner.read_at(ctx, offset, len)
     }
 }

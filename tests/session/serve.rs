@@ -19,6 +19,7 @@ use alluxio_fuse::session::Session;
 use alluxio_fuse::session::SessionOptions;
 use alluxio_fuse::vfs::PageCache;
 use alluxio_fuse::vfs::VfsOptions;
+use bytes::Bytes;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -393,5 +394,43 @@ fn a_mount_that_is_refused_says_why_and_leaves_nothing() {
         let missing = refused(&|options| options.mount_point = "/no/such/directory".into());
         assert!(missing.to_string().contains("/no/such/directory"), "{missing}");
         assert_eq!(mount_line(point.path()), None);
+    });
+}
+
+/// As with blocks on a disk that is slow, of a worker on this machine.
+#[test]
+fn replies_that_wait_for_a_disk_hold_up_nobody_else() {
+    const READERS: usize = 8;
+    const APART: usize = 1 << 20;
+    with_each_library(|library| {
+        let kept = VfsOptions { page_cache: PageCache::KernelCache, ..VfsOptions::default() };
+        let disk = Mount::with_vfs(library, kept, |_| {});
+        let content = pattern(READERS * APART);
+        disk.put("wait", &content);
+        let file = File::open(disk.path("wait")).unwrap();
+        // SAFETY: nobody changes the file.
+        let mapped = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+        let mount = Mount::new(library);
+        mount.put("mapped", &content);
+        mount.gate.show(Bytes::from_owner(mapped));
+        let file = File::open(mount.path("mapped")).unwrap();
+        thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS)
+                .map(|number| {
+                    let file = &file;
+                    scope.spawn(move || {
+                        let mut bytes = [0; 4096];
+                        file.read_exact_at(&mut bytes, (number * APART) as u64).map(|()| bytes)
+                    })
+                })
+                .collect();
+            eventually("all wait for the disk", || disk.gate.waiting() >= READERS);
+            // The kernel has not been told of it.
+            assert_eq!(errno(fs::metadata(mount.path("absent"))), libc::ENOENT);
+            disk.gate.open();
+            for (number, reader) in readers.into_iter().enumerate() {
+                assert_eq!(reader.join().unwrap().unwrap(), content[number * APART..][..4096]);
+            }
+        });
     });
 }

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memmap2::Mmap;
+use nix::sys::statfs::TMPFS_MAGIC;
+use nix::sys::statfs::fstatfs;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -70,7 +72,7 @@ impl AsRef<[u8]> for Mapped {
 /// What came of a try to map a block.
 pub(super) enum Found {
     /// All of its bytes.
-    Mapped(Bytes),
+    Mapped { bytes: Bytes, on_disk: bool },
     /// The worker names a file that cannot be opened here, for this reason.
     Elsewhere(FsError),
 }
@@ -97,7 +99,8 @@ pub(super) async fn map(
             let map = map_file(&file)
                 .map_err(|err| FsError::because(Fault::Io, format!("cannot map block {block_id}: {err}")))?;
             shared.data.traffic.mapped.add(1);
-            Ok(Found::Mapped(Bytes::from_owner(Mapped { map, _lease: lease })))
+            let on_disk = !fstatfs(&file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+            Ok(Found::Mapped { bytes: Bytes::from_owner(Mapped { map, _lease: lease }), on_disk })
         }
         Opened::Elsewhere(why) => Ok(Found::Elsewhere(why)),
     }

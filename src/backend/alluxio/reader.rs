@@ -63,7 +63,8 @@ impl FileReader for Reader {
             match self.version.mapped(ctx, block)? {
                 Some(bytes) => {
                     metrics::BYTES_READ_LOCAL.add(range.end - range.start);
-                    slices.push_mapped(bytes.slice(range.start as usize..range.end as usize));
+                    let part = bytes.slice(range.start as usize..range.end as usize);
+                    slices.push_mapped(part, self.version.is_on_disk());
                 }
                 None => {
                     let start = layout.block_start(block);

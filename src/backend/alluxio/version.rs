@@ -128,6 +128,8 @@ pub(super) struct Version {
     short_circuit: AtomicBool,
     /// Whether some block was mapped, so that the next one probably will be, too.
     has_mapped: AtomicBool,
+    /// Whether some block was mapped that is not in memory.
+    on_disk: AtomicBool,
     /// Whether it was read by way of the window since somebody last looked.
     in_use: AtomicBool,
 }
@@ -201,7 +203,8 @@ impl Version {
         let reach = Reach { ahead: shared.options.read_ahead_max, fetch: shared.options.fetch_max };
         let window = Mutex::new(Window::new(layout, reach, Arc::clone(&shared.data.memory)));
         let short_circuit = AtomicBool::new(shared.options.short_circuit);
-        let (has_mapped, in_use) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (has_mapped, on_disk) = (AtomicBool::new(false), AtomicBool::new(false));
+        let in_use = AtomicBool::new(false);
         let path = key.path.clone();
         Self {
             shared,
@@ -213,6 +216,7 @@ impl Version {
             local: FileBlocks::default(),
             short_circuit,
             has_mapped,
+            on_disk,
             in_use,
         }
     }
@@ -244,14 +248,20 @@ impl Version {
         }
     }
 
+    /// Whether reading what is mapped may take the time of a disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.on_disk.load(Ordering::Relaxed)
+    }
+
     async fn map(&self, block: usize) -> Result<Option<Bytes>> {
         let info = self.blocks.info(block).await?;
         let holders = self.shared.workers.holders(&info).await;
         let Some(worker) = self.shared.workers.near(&holders) else { return Ok(None) };
         let len = self.layout.block_len(block);
         match local_block::map(&self.shared, worker, info.block_id(), len, self.blocks.promotes()).await {
-            Ok(local_block::Found::Mapped(bytes)) => {
+            Ok(local_block::Found::Mapped { bytes, on_disk }) => {
                 self.has_mapped.store(true, Ordering::Relaxed);
+                self.on_disk.fetch_or(on_disk, Ordering::Relaxed);
                 Ok(Some(bytes))
             }
             Ok(local_block::Found::Elsewhere(why)) => {
