@@ -46,6 +46,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use log::debug;
@@ -219,9 +220,6 @@ impl Session {
     /// Starts the workers. When it returns, all of them wait for requests.
     pub fn start(self) -> io::Result<Serving> {
         let pools = if self.libfuse_loop { Vec::new() } else { self.start_pools()? };
-        if let Some(queues) = &self.queues {
-            queues.wait_for_workers();
-        }
         let known = pools.iter().map(Arc::downgrade).collect();
         self.pools.set(known).expect("a session starts once, as that consumes it");
         let figures = tell_figures(Arc::clone(&self.pools), self.end.0.clone());
@@ -237,22 +235,48 @@ impl Session {
 
     fn start_pools(&self) -> io::Result<Vec<Arc<Pool>>> {
         let counted = Arc::default();
-        let mut pools = vec![Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits, &counted)?];
-        let Some(queues) = &self.queues else { return Ok(pools) };
+        let device = Pool::start(Arc::clone(&self.live) as Arc<dyn Service>, self.limits, &counted)?;
+        let Some(queues) = &self.queues else { return Ok(vec![device]) };
+        let (of_queues, failure) = self.start_queues(queues, &counted);
+        match failure {
+            None => {
+                queues.begin();
+                Ok(std::iter::once(device).chain(of_queues).collect())
+            }
+            Some(err) => {
+                queues.give_up(self.device.as_fd(), &err);
+                // What they take is wanted by those who serve.
+                for pool in of_queues {
+                    pool.wait()?;
+                }
+                Ok(vec![device])
+            }
+        }
+    }
+
+    /// A pool for each queue, up to the first that cannot be had in full, and why it cannot.
+    fn start_queues(
+        &self,
+        queues: &Arc<Queues>,
+        counted: &Arc<AtomicU64>,
+    ) -> (Vec<Arc<Pool>>, Option<io::Error>) {
         let each = queues.share(self.limits.max_threads);
         let limits = Limits { first: each, max_threads: each, max_idle: each, ..self.limits };
+        let mut pools = Vec::new();
         for number in 0..queues.count() {
             let (live, device) = (Arc::clone(&self.live), Arc::clone(&self.device));
             let queue = Queue { live, queues: Arc::clone(queues), device, number };
-            match Pool::start(Arc::new(queue), limits, &counted) {
+            match Pool::start(Arc::new(queue), limits, counted) {
                 Ok(pool) => pools.push(pool),
-                Err(err) => {
-                    queues.give_up(self.device.as_fd(), &err);
-                    break;
-                }
+                Err(err) => return (pools, Some(err)),
+            }
+            let (started, ..) = pools[pools.len() - 1].figures();
+            if started < each {
+                let why = format!("queue {number} has {started} threads of {each}, as no more can be had");
+                return (pools, Some(io::Error::other(why)));
             }
         }
-        Ok(pools)
+        (pools, None)
     }
 
     /// What ends the session from another thread.
@@ -289,13 +313,22 @@ impl Serving {
             return live.mounted.loop_of_libfuse(limits.max_threads, limits.max_idle);
         }
         let path = end.0.path().display().to_string();
-        let wait = |pool| wait_for(pool, &self.pools, &end.0);
+        let wait = |pool: &Pool| wait_for(pool, &self.pools, &end.0);
         let outcome = thread::scope(|scope| {
             let (device, queues) = self.pools.split_first().expect("that of the device is always there");
-            let waiting: Vec<_> = queues.iter().map(|queue| scope.spawn(move || wait(queue))).collect();
+            let mut waiting = Vec::new();
+            for queue in queues {
+                let thread = thread::Builder::new().spawn_scoped(scope, move || wait(queue));
+                waiting.push(thread.map_err(|_| queue));
+            }
             let outcome = wait(device);
             let panicked = |_| Err(io::Error::other("a thread of the session panicked"));
-            waiting.into_iter().map(|queue| queue.join().unwrap_or_else(panicked)).fold(outcome, Result::and)
+            let ends = waiting.into_iter().map(|queue| match queue {
+                Ok(thread) => thread.join().unwrap_or_else(panicked),
+                // There was no thread to be had for it: it ends with the device.
+                Err(queue) => wait(queue),
+            });
+            ends.fold(outcome, Result::and)
         });
         drop(self);
         info!("The mount at {path} has ended");

@@ -212,8 +212,9 @@ impl Pool {
             let (memory, request) = match port.receive(&mut buffer) {
                 Ok(Received::Request(len)) => (buffer.memory(), buffer.request(len)),
                 Ok(Received::Again) => continue,
-                Ok(Received::End) => break Ok(()),
-                Err(err) => break Err(err),
+                Ok(Received::End) => break Some(Ok(())),
+                Ok(Received::Leave) => break None,
+                Err(err) => break Some(Err(err)),
             };
             let header = InHeader::read_from(request);
             if header.is_some_and(|header| is_forget(&header)) {
@@ -280,16 +281,17 @@ impl Pool {
     }
 
     /// Leaves because the session has ended, or because nothing can be received any more by this worker's port:
-    /// then the others go on, and the last one's failure ends the session.
-    fn leave(&self, number: u64, outcome: io::Result<()>) {
+    /// then the others go on, and the last one's failure ends the session. Or, without an outcome, because it is not needed.
+    fn leave(&self, number: u64, outcome: Option<io::Result<()>>) {
         let mut workers = self.workers.lock();
         self.idle.fetch_sub(1, Ordering::AcqRel);
         match outcome {
-            Ok(()) => self.end(&mut workers),
-            Err(err) => {
+            Some(Ok(())) => self.end(&mut workers),
+            Some(Err(err)) => {
                 error!("Worker fuse-{number} ends: {err}");
                 workers.failure.get_or_insert(err);
             }
+            None => {}
         }
         let before = workers.remove(number);
         if workers.running.is_empty() {
@@ -392,6 +394,9 @@ mod tests {
     impl Port for FakePort {
         fn receive(&mut self, buffer: &mut Buffer) -> io::Result<Received> {
             let Ok(header) = self.requests.recv() else { return Ok(Received::End) };
+            if header.opcode == LEAVE {
+                return Ok(Received::Leave);
+            }
             buffer.room()?[..size_of::<InHeader>()].copy_from_slice(header.as_bytes());
             Ok(Received::Request(size_of::<InHeader>()))
         }
@@ -485,6 +490,9 @@ mod tests {
 
     const LOOKUP: u32 = 1;
 
+    /// No request: who receives it is not needed.
+    const LEAVE: u32 = 1001;
+
     /// A request that is replied to at once, though its worker goes on for a while.
     const REPLIED: u32 = 1000;
 
@@ -547,6 +555,15 @@ mod tests {
             driver.request(LOOKUP).is_cancelled()
         });
         driver.finish().0.unwrap();
+    }
+
+    #[test]
+    fn a_pool_that_is_not_needed_ends_without_the_session() {
+        let driver = Driver::new(Limits { first: 3, ..limits(3, 3, Duration::from_secs(3600)) });
+        let header = InHeader { opcode: LEAVE, ..InHeader::default() };
+        (0..3).for_each(|_| driver.requests.as_ref().unwrap().send(header).unwrap());
+        driver.pool.wait().unwrap();
+        assert_eq!((driver.pool.figures(), driver.service.ended.load(Ordering::Relaxed)), ((0, 0, 3), 0));
     }
 
     #[test]

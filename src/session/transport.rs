@@ -57,6 +57,8 @@ pub(super) enum Received {
     Again,
     /// The file system was unmounted, or its connection aborted: there will be no more.
     End,
+    /// This worker is not needed: others receive what comes.
+    Leave,
 }
 
 /// Chooses the transport, as `clone_fd` asks if that can be had. `device` is the session's; `by_other_ways` says whether

@@ -15,7 +15,8 @@
 //! Both ways share the memory of an entry: the request is copied out of it, like by read(2), and the reply into it.
 //!
 //! An INTERRUPT that is read from the device before its request is known to libfuse is lost if another request comes first: the
-//! kernel, asked to send it again, looks among the requests of the device. Who asked then waits for the reply.
+//! kernel, asked to send it again, looks among the requests of the device. Nor does the kernel send one for a signal that was
+//! pending when the request was given to the ring. Who asked then waits for the reply.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -72,6 +73,10 @@ pub(super) struct Queues {
     count: u16,
     /// Most bytes of data of a request or reply.
     payload: usize,
+    /// Whether workers may tell the kernel of their entries, once that is decided.
+    begun: Mutex<Option<bool>>,
+    /// Notified when it is.
+    decided: Condvar,
     /// Workers that have not told the kernel of their entry yet.
     starting: Mutex<usize>,
     /// Notified when there are none.
@@ -96,12 +101,20 @@ impl Queues {
         let last = possible.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<u16>().ok());
         let last = last.ok_or_else(|| io::Error::other(format!("{POSSIBLE} says {possible:?}")))?;
         let payload = max_write.next_multiple_of(page_size());
-        let (starting, all_started) = (Mutex::new(0), Condvar::new());
-        Ok(Self { count: last + 1, payload, starting, all_started, spare: Mutex::new(spare) })
+        Ok(Self {
+            count: last + 1,
+            payload,
+            begun: Mutex::new(None),
+            decided: Condvar::new(),
+            starting: Mutex::new(0),
+            all_started: Condvar::new(),
+            spare: Mutex::new(spare),
+        })
     }
 
-    /// Waits until the kernel knows the entries of all workers that there are, or has refused them.
-    pub(super) fn wait_for_workers(&self) {
+    /// All workers are there: has them begin, and waits until the kernel knows the entry of each, or has refused it.
+    pub(super) fn begin(&self) {
+        self.decide(true);
         let mut starting = self.starting.lock();
         while *starting > 0 {
             self.all_started.wait(&mut starting);
@@ -135,10 +148,27 @@ impl Queues {
         }))
     }
 
+    fn decide(&self, begins: bool) {
+        self.begun.lock().get_or_insert(begins);
+        self.decided.notify_all();
+    }
+
+    /// Whether a worker may tell the kernel of its entry. Waits until that is decided.
+    fn may_begin(&self) -> bool {
+        let mut begun = self.begun.lock();
+        loop {
+            match *begun {
+                Some(begins) => return begins,
+                None => self.decided.wait(&mut begun),
+            }
+        }
+    }
+
     /// Tells the kernel of `device` not to wait for the queues, because of `why`: all goes on by the device. It does so when a
-    /// queue is refused.
+    /// queue is refused. Workers that have not begun leave.
     pub(super) fn give_up(&self, device: BorrowedFd<'_>, why: &io::Error) {
         do_without(why);
+        self.decide(false);
         let mut spare = self.spare.lock();
         // A queue that cannot be.
         let entry = command(device, REGISTER, u16::MAX, 0, None);
@@ -265,6 +295,9 @@ impl Port for QueuePort {
         match self.state {
             State::Refused => return transport::receive(self.device.as_fd(), buffer),
             State::New => {
+                if !self.queues.may_begin() {
+                    return Ok(Received::Leave);
+                }
                 let registered = self.register();
                 self.starting = None;
                 match registered {
