@@ -71,6 +71,12 @@ const CONNECTION_WINDOW: u32 = 1 << 30;
 /// (`alluxio.worker.network.netty.watermark.high`), as far as it may.
 const FRAME_MAX: u32 = 64 << 10;
 
+/// Streams that were given up, as fetches are that nobody waits for any more, are remembered so many and so long: what a
+/// worker still sends of them is passed over. What it sends of one that is forgotten is an error to h2, which ends a
+/// connection after 1024 of those, and all that goes on there. It is not to count them.
+const RESETS_REMEMBERED: usize = 16 << 10;
+const RESET_REMEMBERED_FOR: Duration = Duration::from_secs(10);
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
@@ -321,6 +327,9 @@ fn endpoint(
         .initial_stream_window_size(u32::try_from(window).unwrap_or(CONNECTION_WINDOW).min(CONNECTION_WINDOW))
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
+        .http2_max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .http2_reset_stream_duration(RESET_REMEMBERED_FOR)
+        .http2_max_local_error_reset_streams(None)
         .keep_alive_timeout(keepalive_timeout)
         .tcp_nodelay(true);
     Ok(match keepalive {
