@@ -1,13 +1,16 @@
 //! A range of a file on its way: filled by one task, awaited by any number of readers. Knows neither
 //! workers nor what the range is for.
 //!
-//! The bytes are kept as they arrive, part by part; a read hands out slices of them. When the last
-//! holder drops a fetch that is not complete, its task is ended, and with it the stream that holds the block's
-//! lock at the worker. A complete one may see its stream to the end.
+//! The bytes are kept as they arrive, part by part; a read hands out slices of them. They go, as their memory does, with the
+//! last holder of the fetch: if it is not complete, its task is ended, and with it the stream that holds the block's
+//! lock at the worker. The task of a complete one may go on, without the bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -38,7 +41,9 @@ pub(super) struct Fetch {
 
 /// Where the task puts the bytes. Dropped before the end of the range, it fails the fetch.
 pub(super) struct Sink {
-    arrived: Arc<Arrived>,
+    arrived: Weak<Arrived>,
+    /// Where the next byte belongs.
+    offset: AtomicU64,
     end: u64,
 }
 
@@ -86,7 +91,8 @@ impl Fetch {
 
     /// Where the task is to put the bytes. Asked for once.
     pub(super) fn sink(&self) -> Sink {
-        Sink { arrived: Arc::clone(&self.arrived), end: self.range.end }
+        let offset = AtomicU64::new(self.range.start);
+        Sink { arrived: Arc::downgrade(&self.arrived), offset, end: self.range.end }
     }
 
     /// Ties the task to the life of this fetch.
@@ -162,13 +168,14 @@ impl State {
 impl Sink {
     /// The worker `server` was asked for what is missing.
     pub(super) fn comes_from(&self, server: Arc<str>) {
-        self.arrived.state.lock().server = Some(server);
-        self.arrived.changed.notify_waiters();
+        let Some(arrived) = self.arrived.upgrade() else { return };
+        arrived.state.lock().server = Some(server);
+        arrived.changed.notify_waiters();
     }
 
     /// Where the next byte belongs.
     pub(super) fn offset(&self) -> u64 {
-        self.arrived.state.lock().end
+        self.offset.load(Ordering::Relaxed)
     }
 
     /// How many bytes are missing.
@@ -178,29 +185,32 @@ impl Sink {
 
     /// Takes the bytes that follow, from `source`; what lies beyond the end of the range is cut off.
     pub(super) fn push(&self, mut part: Bytes, source: Source) {
-        let mut state = self.arrived.state.lock();
-        part.truncate(usize::try_from(self.end - state.end).unwrap_or(usize::MAX));
+        let start = self.offset();
+        part.truncate(usize::try_from(self.end - start).unwrap_or(usize::MAX));
         if part.is_empty() {
             return;
         }
-        let start = state.end;
+        self.offset.store(start + part.len() as u64, Ordering::Relaxed);
+        let Some(arrived) = self.arrived.upgrade() else { return };
+        let mut state = arrived.state.lock();
         state.end += part.len() as u64;
         state.parts.push((start, part, source));
         // Bytes come in many small parts, and to wake a thread costs more than to take one.
         if state.end >= state.wanted {
             state.wanted = u64::MAX;
             drop(state);
-            self.arrived.changed.notify_waiters();
+            arrived.changed.notify_waiters();
         }
     }
 
     /// The rest will not come.
     pub(super) fn fail(&self, failure: FsError) {
-        let mut state = self.arrived.state.lock();
+        let Some(arrived) = self.arrived.upgrade() else { return };
+        let mut state = arrived.state.lock();
         if state.end < self.end && state.failure.is_none() {
             state.failure = Some(failure);
             drop(state);
-            self.arrived.changed.notify_waiters();
+            arrived.changed.notify_waiters();
         }
     }
 }
@@ -260,10 +270,10 @@ mod tests {
         struct Count(std::sync::atomic::AtomicUsize);
         impl std::task::Wake for Count {
             fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let woken = |count: &Count| count.0.load(std::sync::atomic::Ordering::Relaxed);
+        let woken = |count: &Count| count.0.load(Ordering::Relaxed);
         let [near, far] = [0, 0].map(|n| Arc::new(Count(n.into())));
         let fetch = fetch(0..8);
         let sink = fetch.sink();
@@ -337,5 +347,18 @@ mod tests {
         drop(fetch);
         closing.send(()).unwrap();
         assert!(task.await.unwrap().is_ok());
+    }
+
+    #[test]
+    fn the_bytes_go_with_the_last_holder_and_not_with_the_task() {
+        let fetch = fetch(0..4);
+        let sink = fetch.sink();
+        let bytes = Bytes::from(b"abcd".to_vec());
+        sink.push(bytes.slice(..2), Source::Remote);
+        assert!(!bytes.is_unique());
+        drop(fetch);
+        sink.push(bytes.slice(2..3), Source::Remote);
+        assert!(bytes.is_unique());
+        assert_eq!((sink.offset(), sink.missing()), (3, 1), "what was asked for is counted all the same");
     }
 }
