@@ -56,12 +56,23 @@ const ROUNDS_ANSWERED: u32 = 4;
 /// mostly keeps it.
 const ABSENT_FOR: Duration = Duration::from_secs(1);
 
+/// How long old locations do when the master does not answer, and how long it may take to, where there are old ones.
+const OLD_LOCATIONS_FOR: Duration = Duration::from_secs(30);
+const REFRESH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for old locations in the place of none: a master that has just taken over knows of no blocks until the workers
+/// have told it, and one that is asked for a block that it has not is quick to say so.
+const KEPT_LOCATIONS_FOR: Duration = Duration::from_secs(10);
+
 /// How long the master's word that the file is at its place is good for before something is read from there, when it was
 /// opened or looked for anyway. A look only for that would be as old by the time the worker opens the file.
 const CONFIRMED_FOR: Duration = Duration::from_millis(20);
 
 /// How often a file may move while the same bytes of it are being read.
 const MOVES_MAX: u32 = 4;
+
+/// As the master says that the under file system has all of a file.
+const PERSISTED: &str = "PERSISTED";
 
 /// The blocks of one complete file.
 pub(super) struct Blocks {
@@ -71,7 +82,7 @@ pub(super) struct Blocks {
     path: FsPath,
     file_id: i64,
     layout: Layout,
-    ufs: Ufs,
+    ufs: Mutex<Ufs>,
     replication_max: i32,
     /// The file was removed or replaced: only workers can have bytes of it.
     gone: AtomicBool,
@@ -81,14 +92,14 @@ pub(super) struct Blocks {
     known: Mutex<Vec<Known>>,
 }
 
-/// What the under file system has of a file.
+/// What the under file system has of a file, as far as it is known.
 enum Ufs {
     /// Nothing.
     Absent,
     /// Perhaps the blocks that workers have put there on their way to it.
     OnItsWay,
     /// All of it.
-    Present(Mutex<Arc<UfsCopy>>),
+    Present(Arc<UfsCopy>),
 }
 
 /// Where in the under file system a file is.
@@ -112,6 +123,16 @@ struct Known {
     expires: Instant,
     /// Workers are asked to cache a block once for each open file.
     cache_asked: bool,
+}
+
+/// What is to be brought, of block `block` that `info` describes.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    block: usize,
+    info: &'a BlockInfo,
+    /// Whether it is part of a sequential read.
+    sequential: bool,
+    sink: &'a Sink,
 }
 
 /// Why a round over all workers failed.
@@ -144,13 +165,13 @@ impl Blocks {
             return Err(FsError::because(Fault::Io, detail));
         }
         let ufs = match info.persistence_state() {
-            "PERSISTED" => Ufs::Present(Mutex::new(Arc::new(UfsCopy::new(path.clone(), info)))),
+            PERSISTED => Ufs::Present(Arc::new(UfsCopy::new(path.clone(), info))),
             "TO_BE_PERSISTED" => Ufs::OnItsWay,
             _ => Ufs::Absent,
         };
         let (file_id, replication_max) = (info.file_id(), info.replication_max.unwrap_or(-1));
         let at = shared.master.at(&path);
-        let (gone, known) = (AtomicBool::new(false), Mutex::new(known));
+        let (gone, known, ufs) = (AtomicBool::new(false), Mutex::new(known), Mutex::new(ufs));
         let confirmed = Mutex::new((Instant::now(), shared.data.moves.value()));
         Ok(Self { shared, at, path, file_id, layout, ufs, replication_max, gone, confirmed, known })
     }
@@ -170,12 +191,10 @@ impl Blocks {
         let confirmed = *fresh.confirmed.lock();
         *self.confirmed.lock() = confirmed;
         // What was confirmed is this place.
-        if let (Ufs::Present(copy), Ufs::Present(fresh)) = (&self.ufs, &fresh.ufs) {
-            let fresh = Arc::clone(&fresh.lock());
-            let mut copy = copy.lock();
-            if copy.place != fresh.place {
-                *copy = fresh;
-            }
+        if let Some(fresh) = fresh.ufs_copy()
+            && self.ufs_copy().is_none_or(|copy| copy.place != fresh.place)
+        {
+            *self.ufs.lock() = Ufs::Present(fresh);
         }
         let fresh = fresh.known.lock();
         for (known, fresh) in self.known.lock().iter_mut().zip(fresh.iter()) {
@@ -193,15 +212,27 @@ impl Blocks {
         if Instant::now() < expires {
             return Ok(info);
         }
-        match self.refresh(block).await {
-            Ok(info) => Ok(info),
+        let patience = if info.locations.is_empty() { Duration::MAX } else { REFRESH_PATIENCE };
+        match timeout(patience, self.refresh(block)).await {
+            Ok(Ok(info)) => Ok(info),
             // Old locations are better than none while the master is away, or when the file is gone: perhaps a worker
             // still has the block.
-            Err(err) => {
+            late => {
+                let err =
+                    late.map_or(Fault::TimedOut.into(), |result| result.err().unwrap_or(Fault::Io.into()));
                 log::debug!("block {} of {}: {err}", info.block_id(), self.path);
+                if err.fault() != Fault::Stale {
+                    self.believe_for(OLD_LOCATIONS_FOR);
+                }
                 Ok(info)
             }
         }
+    }
+
+    /// No location is asked for anew within `time`.
+    fn believe_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        self.known.lock().iter_mut().for_each(|known| known.expires = known.expires.max(until));
     }
 
     /// Asks the master where block `block` is. Fails with [`Fault::Stale`] if the file is gone.
@@ -210,13 +241,38 @@ impl Blocks {
         let info = Arc::new(self.shared.master.block_info(id).await.map_err(gone)?);
         // A worker that has loaded the block may have done so after the path in the under file system became that of
         // another file.
-        if let Ufs::Present(_) = &self.ufs {
+        if self.ufs_copy().is_some() {
             self.still_there().await?;
         }
         let mut known = self.known.lock();
-        known[block].info = Arc::clone(&info);
-        known[block].expires = Instant::now() + self.shared.options.locations_expire;
+        let known = &mut known[block];
+        if info.locations.is_empty() && !known.info.locations.is_empty() {
+            known.expires = Instant::now() + KEPT_LOCATIONS_FOR;
+            return Ok(Arc::clone(&known.info));
+        }
+        known.info = Arc::clone(&info);
+        known.expires = Instant::now() + self.shared.options.locations_expire;
         Ok(info)
+    }
+
+    /// Where the under file system has the file, if it is known to.
+    fn ufs_copy(&self) -> Option<Arc<UfsCopy>> {
+        match &*self.ufs.lock() {
+            Ufs::Present(copy) => Some(Arc::clone(copy)),
+            Ufs::Absent | Ufs::OnItsWay => None,
+        }
+    }
+
+    /// The same, once the master was asked whether the file was persisted since it was opened.
+    async fn later_ufs_copy(&self) -> Option<Arc<UfsCopy>> {
+        let place = self.still_there().await.ok()?;
+        let info = self.shared.master.known_status(&place).await.ok()?;
+        if info.file_id() != self.file_id || info.persistence_state() != PERSISTED {
+            return None;
+        }
+        let copy = Arc::new(UfsCopy::new(place, &info));
+        *self.ufs.lock() = Ufs::Present(Arc::clone(&copy));
+        Some(copy)
     }
 
     /// Block `block` had to be brought from the under file system: no worker had it.
@@ -248,7 +304,8 @@ impl Blocks {
         let mut info = self.info(block).await?;
         let mut rounds_answered = 0;
         for round in 1_u32.. {
-            let lost = match self.try_workers(block, &info, sequential, sink).await {
+            let wanted = Wanted { block, info: &info, sequential, sink };
+            let lost = match self.try_workers(wanted).await {
                 Ok(()) => return Ok(()),
                 Err(lost) => lost,
             };
@@ -268,22 +325,60 @@ impl Blocks {
         unreachable!("the loop has no end but those inside")
     }
 
-    /// One round: every worker that holds the block, and one that can read it from the under file system.
-    async fn try_workers(
-        &self,
-        block: usize,
-        info: &BlockInfo,
-        sequential: bool,
-        sink: &Sink,
-    ) -> Result<(), Lost> {
+    /// One round: every worker that holds the block, and one that can read it from the under file system. Who has failed
+    /// lately comes last: everybody who tries it loses time.
+    async fn try_workers(&self, wanted: Wanted<'_>) -> Result<(), Lost> {
+        let Wanted { block, info, .. } = wanted;
         let mut lost = Lost { error: self.nowhere(info), unreachable: false, hopeless: false };
         let mut broken: Vec<HostPort> = Vec::new();
         let holders = self.shared.workers.holders(info).await;
-        for worker in &holders {
-            match self.try_worker(worker, block, info, self.held(block), sequential, sink).await {
+        let known = self.ufs_copy();
+        let trusted = if known.is_some() { self.shared.workers.trusted(&holders) } else { holders.len() };
+        let (first, last) = holders.split_at(trusted);
+        if self.try_holders(first, wanted, &mut lost, &mut broken).await {
+            return Ok(());
+        }
+        let copy = match known {
+            Some(copy) => Some(copy),
+            None => self.later_ufs_copy().await,
+        };
+        if copy.is_none() {
+            return Err(lost);
+        }
+        // From here on a worker may get the block from the under file system, and nobody can tell when.
+        self.note_absent(block);
+        let length = self.layout.block_len(block);
+        let by_ufs = match self.shared.workers.for_ufs_read(info.block_id(), length, &broken).await {
+            Ok(worker) => self.try_ufs(&worker, wanted).await,
+            // All there are were tried just now, or there are none.
+            Err(error) => {
+                lost.unreachable = true;
+                if holders.is_empty() {
+                    lost.error = error;
+                }
+                Err(lost)
+            }
+        };
+        let Err(mut lost) = by_ufs else { return Ok(()) };
+        if self.try_holders(last, wanted, &mut lost, &mut broken).await {
+            return Ok(());
+        }
+        Err(lost)
+    }
+
+    /// Brings what `sink` misses from one of `holders`, if one can. Notes why others cannot, and which could not be reached.
+    async fn try_holders(
+        &self,
+        holders: &[Worker],
+        wanted: Wanted<'_>,
+        lost: &mut Lost,
+        broken: &mut Vec<HostPort>,
+    ) -> bool {
+        for worker in holders {
+            match self.try_worker(worker, wanted, self.held(wanted.block)).await {
                 Ok(range) => {
-                    self.ask_to_cache(block, info, worker, None, &range).await;
-                    return Ok(());
+                    self.ask_to_cache(wanted, worker, None, &range).await;
+                    return true;
                 }
                 Err(failure) => {
                     if failure.class == Class::Connection {
@@ -293,48 +388,24 @@ impl Blocks {
                 }
             }
         }
-        let Ufs::Present(copy) = &self.ufs else {
-            return Err(lost);
-        };
-        // From here on a worker may get the block from the under file system, and nobody can tell when.
-        self.note_absent(block);
-        let length = self.layout.block_len(block);
-        let worker = match self.shared.workers.for_ufs_read(info.block_id(), length, &broken).await {
-            Ok(worker) => worker,
-            // All there are were tried just now, or there are none.
-            Err(error) => {
-                lost.unreachable = true;
-                if holders.is_empty() {
-                    lost.error = error;
-                }
-                return Err(lost);
-            }
-        };
-        self.try_ufs(&worker, copy, block, info, sequential, sink).await
+        false
     }
 
     /// Brings what `sink` misses from the under file system through `worker`. It gets the bytes only when they are
     /// sure to be of this file.
-    async fn try_ufs(
-        &self,
-        worker: &Worker,
-        copy: &Mutex<Arc<UfsCopy>>,
-        block: usize,
-        info: &BlockInfo,
-        sequential: bool,
-        sink: &Sink,
-    ) -> Result<(), Lost> {
+    async fn try_ufs(&self, worker: &Worker, wanted: Wanted<'_>) -> Result<(), Lost> {
+        let Wanted { block, sequential, sink, .. } = wanted;
         for _ in 0..MOVES_MAX {
             // Also before, so that workers do not keep another file's bytes as this block.
-            let known = if self.is_confirmed() {
-                Arc::clone(&copy.lock())
-            } else {
-                self.whereabouts(copy).await.map_err(Lost::for_good)?
+            let known = match self.ufs_copy().filter(|_| self.is_confirmed()) {
+                Some(known) => known,
+                None => self.whereabouts().await.map_err(Lost::for_good)?,
             };
             let range = sink.offset()..sink.offset() + sink.missing();
             let held = Fetch::new(Order { range: range.clone(), memory: [None, None], sequential });
             let options = Some(self.ufs_options(block, &known));
-            let result = self.try_worker(worker, block, info, options, sequential, &held.sink()).await;
+            let held_sink = held.sink();
+            let result = self.try_worker(worker, Wanted { sink: &held_sink, ..wanted }, options).await;
             if let Err(failure) = &result
                 && failure.class == Class::Connection
             {
@@ -343,15 +414,16 @@ impl Blocks {
             if result.is_err() {
                 self.compare_with_ufs(&known.place).await;
             }
-            if !Arc::ptr_eq(&known, &self.whereabouts(copy).await.map_err(Lost::for_good)?) {
+            if !Arc::ptr_eq(&known, &self.whereabouts().await.map_err(Lost::for_good)?) {
                 continue;
             }
             let read = result.map_err(Lost::to)?;
-            let bytes = held.ready(&range).map_err(Lost::for_good)?;
-            for part in bytes.iter().flat_map(Slices::parts) {
+            for part in held.ready(&range).map_err(Lost::for_good)?.iter().flat_map(Slices::parts) {
                 sink.push(part.clone(), Source::Ufs);
             }
-            self.ask_to_cache(block, info, worker, Some(worker), &read).await;
+            // Readers have the bytes now, and these are not counted.
+            drop(held);
+            self.ask_to_cache(wanted, worker, Some(worker), &read).await;
             return Ok(());
         }
         let detail = format!("{} moves while it is being read", self.path);
@@ -372,9 +444,11 @@ impl Blocks {
         when.elapsed() < CONFIRMED_FOR && moves == self.shared.data.moves.value()
     }
 
-    /// Where the under file system has the file now: `copy`, brought up to date if the file was moved.
-    async fn whereabouts(&self, copy: &Mutex<Arc<UfsCopy>>) -> Result<Arc<UfsCopy>> {
-        let known = Arc::clone(&copy.lock());
+    /// Where the under file system has the file now: what is known, brought up to date if the file was moved.
+    async fn whereabouts(&self) -> Result<Arc<UfsCopy>> {
+        let known = self
+            .ufs_copy()
+            .expect("it is asked for where the under file system has the file, and that stays so");
         let asked = (Instant::now(), self.shared.data.moves.value());
         let place = self.still_there().await?;
         if place == known.place {
@@ -386,7 +460,7 @@ impl Blocks {
             return Err(FsError::because(Fault::Io, format!("{} moves while it is being read", self.path)));
         }
         let moved = Arc::new(UfsCopy::new(place, &info));
-        *copy.lock() = Arc::clone(&moved);
+        *self.ufs.lock() = Ufs::Present(Arc::clone(&moved));
         Ok(moved)
     }
 
@@ -415,12 +489,10 @@ impl Blocks {
     async fn try_worker(
         &self,
         worker: &Worker,
-        block: usize,
-        info: &BlockInfo,
+        wanted: Wanted<'_>,
         ufs: Option<OpenUfsBlockOptions>,
-        sequential: bool,
-        sink: &Sink,
     ) -> Result<Range<u64>, Failure> {
+        let Wanted { block, info, sequential, sink } = wanted;
         let server = self.shared.connections.worker(worker)?;
         let attempt = async || {
             let start = sink.offset() - self.layout.block_start(block);
@@ -477,7 +549,7 @@ impl Blocks {
     /// What a worker that should have block `block` is told of the under file system: nothing where it might find
     /// another file's bytes at this one's path.
     fn held(&self, block: usize) -> Option<OpenUfsBlockOptions> {
-        match &self.ufs {
+        match &*self.ufs.lock() {
             Ufs::Absent | Ufs::Present(_) => None,
             Ufs::OnItsWay => Some(OpenUfsBlockOptions {
                 offset_in_file: Some(0),
@@ -507,16 +579,26 @@ impl Blocks {
         }
     }
 
+    /// The worker of this host, if there is one. Mostly without waiting: it is asked for each time that something was fetched.
+    async fn local_worker(&self) -> Option<Worker> {
+        let workers = &self.shared.workers;
+        if workers.is_due() {
+            let shared = Arc::clone(&self.shared);
+            self.shared.bridge.spawn(async move { shared.workers.refresh().await });
+        }
+        workers.local().await
+    }
+
     /// After a range came from `source`, and from the under file system if `ufs_reader` is a worker: asks the
     /// worker that should have the block to load all of it.
     async fn ask_to_cache(
         &self,
-        block: usize,
-        info: &BlockInfo,
+        wanted: Wanted<'_>,
         source: &Worker,
         ufs_reader: Option<&Worker>,
         range: &Range<u64>,
     ) {
+        let Wanted { block, info, .. } = wanted;
         let copies = i32::try_from(info.locations.len()).unwrap_or(i32::MAX);
         if self.at.read_type == ReadType::NoCache
             || self.replication_max >= 0 && copies >= self.replication_max
@@ -526,7 +608,7 @@ impl Blocks {
         if self.known.lock()[block].cache_asked {
             return;
         }
-        let local = if self.at.passive_cache { self.shared.workers.local().await } else { None };
+        let local = if self.at.passive_cache { self.local_worker().await } else { None };
         let length = self.layout.block_len(block);
         let target = match (local, ufs_reader) {
             (Some(local), Some(reader)) if local.address != reader.address => local,
@@ -539,9 +621,9 @@ impl Blocks {
         if std::mem::replace(&mut self.known.lock()[block].cache_asked, true) {
             return;
         }
-        let ufs = match &self.ufs {
-            Ufs::Present(copy) => self.ufs_options(block, &copy.lock().clone()),
-            Ufs::Absent | Ufs::OnItsWay => self.held(block).unwrap_or_default(),
+        let ufs = match self.ufs_copy() {
+            Some(copy) => self.ufs_options(block, &copy),
+            None => self.held(block).unwrap_or_default(),
         };
         let request = CacheRequest {
             block_id: Some(info.block_id()),

@@ -5,10 +5,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::error::Failure;
 use super::flight::Flight;
@@ -43,13 +47,19 @@ const SHUN_SILENT_MAX: Duration = Duration::from_secs(300);
 /// A list this young is not asked for again, though nobody in it will do.
 const LIST_FRESH: Duration = Duration::from_secs(1);
 
+/// How long an old list is kept waiting for, and how long the place of a host is looked up: servers of names may be away.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_UP_MAX: Duration = Duration::from_secs(2);
+
 /// The live workers, their failures and the choice among them.
 pub(super) struct Workers {
     options: Arc<AlluxioOptions>,
     master: Arc<Master>,
     list: ArcSwapOption<List>,
     asking: Flight,
-    /// Hosts whose place was looked up since the list was.
+    /// Somebody asks for a list, for others.
+    refreshing: AtomicBool,
+    /// Whether a host is this one, as it was looked up last.
     places: Mutex<HashMap<String, bool>>,
     shunned: Mutex<HashMap<HostPort, Shun>>,
     /// For taking turns.
@@ -86,6 +96,7 @@ impl Workers {
             master,
             list: ArcSwapOption::default(),
             asking: Flight::default(),
+            refreshing: AtomicBool::new(false),
             places: Mutex::default(),
             shunned: Mutex::default(),
             turn: AtomicU64::new(random()),
@@ -100,6 +111,11 @@ impl Workers {
         }
         workers.sort_by_cached_key(|worker| (self.is_shunned(&worker.address), !worker.local, random()));
         workers
+    }
+
+    /// How many of `holders`, from the first, have not failed lately.
+    pub(super) fn trusted(&self, holders: &[Worker]) -> usize {
+        holders.iter().take_while(|worker| !self.is_shunned(&worker.address)).count()
     }
 
     /// The one of `holders` whose block files are looked for on this host. None that failed lately: nobody is to wait for it again
@@ -128,10 +144,28 @@ impl Workers {
         Ok(self.list(Duration::ZERO).await?.workers.clone())
     }
 
-    /// A live worker on this host.
+    /// A live worker on this host, by the list that is known, however old.
     pub(super) async fn local(&self) -> Option<Worker> {
-        let list = self.list(self.options.worker_list_refresh).await.ok()?;
+        let list = match self.known() {
+            Some(list) => list,
+            None => timeout(LIST_PATIENCE, self.list(self.options.worker_list_refresh)).await.ok()?.ok()?,
+        };
         list.workers.iter().find(|worker| worker.local).cloned()
+    }
+
+    /// Whether the list is so old that it is to be asked for anew, by [`Self::refresh`]: who is told so has to call that.
+    pub(super) fn is_due(&self) -> bool {
+        let age = self.options.worker_list_refresh;
+        self.known().is_some_and(|list| list.asked.elapsed() >= age)
+            && !self.refreshing.swap(true, Ordering::Relaxed)
+    }
+
+    /// Asks for the list, for all who go by the one that is known.
+    pub(super) async fn refresh(&self) {
+        if let Err(error) = self.list(self.options.worker_list_refresh).await {
+            log::debug!("the list of workers stays as it is: {error}");
+        }
+        self.refreshing.store(false, Ordering::Relaxed);
     }
 
     /// A worker did not answer or broke off: others are taken for a while.
@@ -169,7 +203,13 @@ impl Workers {
     ) -> Result<Worker> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let want = Want { block_id, bytes, turn, random: random() };
-        let mut list = self.list(self.options.worker_list_refresh).await?;
+        let known = self.known();
+        let asked = self.list(self.options.worker_list_refresh);
+        // Rather by an old list than late.
+        let mut list = match known {
+            Some(known) => timeout(LIST_PATIENCE, asked).await.unwrap_or(Ok(known))?,
+            None => asked.await?,
+        };
         if !list.workers.iter().any(|worker| self.is_open(worker, excluded)) {
             list = self.list(LIST_FRESH).await?;
         }
@@ -201,13 +241,16 @@ impl Workers {
         FsError::because(Fault::Unavailable, detail)
     }
 
+    /// The list as it is known. An empty one is not: the cluster is just starting up.
+    fn known(&self) -> Option<Arc<List>> {
+        self.list.load_full().filter(|list| !list.workers.is_empty())
+    }
+
     /// The live workers, asked for not longer than `age` ago. If the master does not answer, an older list is better
     /// than none.
     async fn list(&self, age: Duration) -> Result<Arc<List>> {
         let known = self.list.load_full();
-        // An empty list is not kept: the cluster is just starting up.
-        let ready =
-            || self.list.load_full().filter(|list| list.asked.elapsed() < age && !list.workers.is_empty());
+        let ready = || self.known().filter(|list| list.asked.elapsed() < age);
         match self.asking.run(ready, async { Ok(self.ask().await?) }).await {
             Ok(list) => Ok(list),
             Err(failure) => known.ok_or(failure.error),
@@ -216,7 +259,8 @@ impl Workers {
 
     async fn ask(&self) -> Result<Arc<List>> {
         let infos = self.master.worker_infos().await?;
-        self.places.lock().clear();
+        let hosts = infos.iter().filter_map(|info| Some(info.address.as_ref()?.host().to_owned()));
+        self.look_up_all(hosts.collect()).await;
         let mut workers = Vec::with_capacity(infos.len());
         for info in &infos {
             let Some(address) = &info.address else {
@@ -257,13 +301,30 @@ impl Workers {
         if let Some(here) = self.places.lock().get(host) {
             return *here;
         }
-        let here = match lookup_host((host, 0)).await {
-            Ok(mut addresses) => addresses.any(|address| is_own(address.ip())),
-            Err(_) => false,
-        };
+        let here = look_up(host).await.unwrap_or(false);
         self.places.lock().insert(host.to_owned(), here);
         here
     }
+
+    /// Looks `hosts` up, and those that were looked up before, all at once. Where that fails, what was found before counts.
+    async fn look_up_all(&self, mut hosts: HashSet<String>) {
+        hosts.extend(self.places.lock().keys().cloned());
+        let mut under_way = JoinSet::new();
+        for host in hosts {
+            under_way.spawn(async move { (look_up(&host).await, host) });
+        }
+        while let Some(found) = under_way.join_next().await {
+            if let Ok((Some(here), host)) = found {
+                self.places.lock().insert(host, here);
+            }
+        }
+    }
+}
+
+/// Whether `host` is an address of this host; none if that cannot be told in time.
+async fn look_up(host: &str) -> Option<bool> {
+    let mut addresses = timeout(LOOK_UP_MAX, lookup_host((host, 0))).await.ok()?.ok()?;
+    Some(addresses.any(|address| is_own(address.ip())))
 }
 
 /// Whether an interface of this host has the address: the kernel lets only those be bound.
