@@ -330,6 +330,7 @@ fn which_worker_is_written_to_and_reads_from_the_store() {
         ("RoundRobinPolicy", "1", 2),
         ("DeterministicHashPolicy", "1", 1),
         ("DeterministicHashPolicy", "2", 2),
+        ("CapacityBasedDeterministicHashPolicy", "1", 1),
     ] {
         let mount = spec().property(read_policy, &policy(name)).property(shards, share).start();
         for _ in 0..20 {

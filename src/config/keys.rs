@@ -163,7 +163,7 @@ keys! { LOCAL, Local;
     USER_APP_ID: Kind::Text, "alluxio.user.app.id" = unset;
     /// This machine's name when deciding which worker is near.
     LOCALITY_NODE: Kind::Text, "alluxio.locality.node" = unset;
-    /// This machine's rack.
+    /// This machine's rack: workers of the same come before others, after those of this machine. A locality script is not run.
     LOCALITY_RACK: Kind::Text, "alluxio.locality.rack" = unset;
     /// Idle time before a worker connection is probed; negative for never, Alluxio's own default.
     USER_STREAMING_KEEPALIVE: Kind::Timeout, "alluxio.user.network.streaming.keepalive.time" = "${alluxio.user.network.rpc.keepalive.time}"
@@ -284,8 +284,6 @@ keys! { CLIENT, Client;
     USER_SHORT_CIRCUIT_PREFERRED: Kind::Flag, "alluxio.user.short.circuit.preferred" = "false";
     /// Finds the worker of this machine by its domain socket, as containers need.
     WORKER_SOCKET_AS_UUID: Kind::Flag, "alluxio.worker.data.server.domain.socket.as.uuid" = "false";
-    /// Directory or path of the worker's domain socket.
-    WORKER_SOCKET_ADDRESS: Kind::Text, "alluxio.worker.data.server.domain.socket.address" = unset;
     /// How long one block is tried again.
     USER_BLOCK_RETRY_DURATION: Kind::Duration, "alluxio.user.block.read.retry.max.duration" = "5min";
     /// First pause between tries of a block.
@@ -335,8 +333,6 @@ keys! { CLIENT, Client;
     USER_CLIENT_CACHE_TTL_SECONDS: COUNT, "alluxio.user.client.cache.ttl.threshold.seconds" = "10800";
     /// Seconds between two looks for them.
     USER_CLIENT_CACHE_TTL_INTERVAL: Kind::Int(1, i32::MAX as i64), "alluxio.user.client.cache.ttl.check.interval.seconds" = "3600";
-    /// Tells versions of a file apart by their modification time, too; that is always so.
-    USER_CLIENT_CACHE_MTIME: Kind::Flag, "alluxio.user.client.cache.include.mtime" = "true";
 
     /// First pause between tries of a call.
     USER_RPC_RETRY_BASE: Kind::Duration, "alluxio.user.rpc.retry.base.sleep" = "50ms";
@@ -348,12 +344,8 @@ keys! { CLIENT, Client;
     USER_LOGGING_THRESHOLD: Kind::Duration, "alluxio.user.logging.threshold" = "10s";
     /// Longest wait for a master when the primary is looked for.
     USER_MASTER_POLLING_TIMEOUT: Kind::Duration, "alluxio.user.master.polling.timeout" = "30sec";
-    /// Asks all masters at once who is the primary.
-    USER_MASTER_POLLING_CONCURRENT: Kind::Flag, "alluxio.user.master.polling.concurrent" = "false";
     /// How long the list of workers is used.
     USER_WORKER_LIST_INTERVAL: Kind::Duration, "alluxio.user.worker.list.refresh.interval" = "2min";
-    /// Connections to a master.
-    USER_RPC_CONNECTIONS: Kind::Int(1, 65_536), "alluxio.user.network.rpc.max.connections" = "1";
     /// Largest answer of a master.
     USER_RPC_MESSAGE_MAX: Kind::Bytes, "alluxio.user.network.rpc.max.inbound.message.size" = "100MB";
     /// HTTP/2 window of a master connection.
@@ -372,8 +364,6 @@ keys! { CLIENT, Client;
         was "alluxio.user.network.flowcontrol.window";
     /// Longest wait for the login at a server.
     NETWORK_AUTH_TIMEOUT: Kind::Duration, "alluxio.network.connection.auth.timeout" = "30sec";
-    /// Names machines by address rather than by name.
-    NETWORK_IP_ADDRESS: Kind::Flag, "alluxio.network.ip.address.used" = "false";
     /// Reports metrics to the master.
     USER_METRICS: Kind::Flag, "alluxio.user.metrics.collection.enabled" = "true";
     /// Time between two reports.
@@ -387,6 +377,8 @@ keys! { CLIENT, Client;
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use std::path::Path;
 
     use super::*;
 
@@ -407,5 +399,30 @@ mod tests {
         assert_eq!(find("alluxio.worker.fuse.mount.point"), Some(&FUSE_MOUNT_POINT));
         assert_eq!(find("alluxio.user.network.data.timeout.ms"), Some(&USER_DATA_READ_TIMEOUT));
         assert_eq!(find("alluxio.no.such.key"), None);
+    }
+
+    /// The source of the program, but for this file.
+    fn source(dir: &Path) -> String {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let texts = entries.map(|path| match path.is_dir() {
+            true => source(&path),
+            false if path.ends_with("config/keys.rs") => String::new(),
+            false => std::fs::read_to_string(path).unwrap(),
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn every_key_is_read_by_somebody() {
+        let (table, source) = (include_str!("keys.rs"), source(Path::new("src")));
+        let names = table.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+        let names: Vec<&str> = names
+            .map(|(name, _)| name)
+            .filter(|name| name.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'))
+            .collect();
+        assert!(names.len() > 90, "{names:?}");
+        let words: HashSet<&str> = source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+        let unread: Vec<_> = names.into_iter().filter(|name| !words.contains(name)).collect();
+        assert!(unread.is_empty(), "listed and without effect: {unread:?}");
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         short_circuit: config.flag(&keys::USER_SHORT_CIRCUIT),
         short_circuit_preferred: config.flag(&keys::USER_SHORT_CIRCUIT_PREFERRED),
         hostname: hostname.or_else(|| config.optional_text(&keys::LOCALITY_NODE)).map(str::to_owned),
+        rack: config.optional_text(&keys::LOCALITY_RACK).map(str::to_owned),
         domain_socket_as_uuid: config.flag(&keys::WORKER_SOCKET_AS_UUID),
         write_policy: location_policy(config, &keys::USER_WRITE_POLICY)?,
         ufs_read_policy: location_policy(config, &keys::USER_UFS_READ_POLICY)?,
@@ -287,8 +288,11 @@ fn location_policy(config: &Config, key: &'static Key) -> Result<LocationPolicy,
         },
         "MostAvailableFirstPolicy" => LocationPolicy::MostAvailableFirst,
         "RoundRobinPolicy" => LocationPolicy::RoundRobin,
-        "DeterministicHashPolicy" | "CapacityBasedDeterministicHashPolicy" => {
+        "DeterministicHashPolicy" => {
             LocationPolicy::DeterministicHash { shards: count(config, &keys::USER_UFS_READ_SHARDS) }
+        }
+        "CapacityBasedDeterministicHashPolicy" => {
+            LocationPolicy::CapacityBasedHash { shards: count(config, &keys::USER_UFS_READ_SHARDS) }
         }
         "CapacityBaseRandomPolicy" => LocationPolicy::CapacityBasedRandom,
         "SpecificHostPolicy" => match config.optional_text(&keys::WORKER_HOSTNAME) {

@@ -138,8 +138,13 @@ pub enum LocationPolicy {
     MostAvailableFirst,
     /// One after the other.
     RoundRobin,
-    /// By block id, so that every client takes the same one of `shards` workers.
+    /// By block id, so that every client, also Java's of 2.9.4, takes the same one of `shards` workers.
     DeterministicHash {
+        /// Candidates for one block; a random one of them is taken.
+        shards: usize,
+    },
+    /// The same, where workers that hold more have more blocks.
+    CapacityBasedHash {
         /// Candidates for one block; a random one of them is taken.
         shards: usize,
     },
@@ -248,6 +253,8 @@ pub struct AlluxioOptions {
     pub short_circuit_preferred: bool,
     /// `alluxio.user.hostname`, `alluxio.locality.node`: workers of this host name are local, too.
     pub hostname: Option<String>,
+    /// `alluxio.locality.rack`: workers of this rack come next.
+    pub rack: Option<String>,
     /// `alluxio.worker.data.server.domain.socket.as.uuid`: a worker is local if its domain socket is here.
     pub domain_socket_as_uuid: bool,
     /// `alluxio.user.block.write.location.policy.class`.
@@ -512,6 +519,7 @@ impl Default for AlluxioOptions {
             short_circuit: true,
             short_circuit_preferred: false,
             hostname: None,
+            rack: None,
             domain_socket_as_uuid: false,
             write_policy: LocationPolicy::LocalFirst,
             ufs_read_policy: LocationPolicy::LocalFirst,

@@ -14,6 +14,10 @@ pub(super) struct Worker {
     pub(super) address: HostPort,
     /// Its domain socket, if it has one.
     pub(super) domain_socket: Option<PathBuf>,
+    /// By what Java clients sort workers, in lower case.
+    pub(super) order: String,
+    /// Whether it is in this client's rack.
+    pub(super) same_rack: bool,
     /// Whether it runs on this host, as far as addresses tell. Its block files may be out of sight all the same.
     pub(super) local: bool,
     /// Bytes that it can hold; 0 if not known.

@@ -17,6 +17,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use md5::Digest;
+use md5::Md5;
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
@@ -35,6 +37,9 @@ use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::Result;
+
+/// The tier of a worker's identity that says its rack.
+const RACK: &str = "rack";
 
 /// How long a worker that failed is passed over: first time, and at most.
 const SHUN_MIN: Duration = Duration::from_secs(1);
@@ -103,13 +108,15 @@ impl Workers {
         }
     }
 
-    /// Those who have `block`, the best first: on this host, then elsewhere, then those that failed lately.
+    /// Those who have `block`, the best first: on this host, in this rack, elsewhere; those that failed lately come last.
     pub(super) async fn holders(&self, block: &BlockInfo) -> Vec<Worker> {
         let mut workers = Vec::with_capacity(block.locations.len());
         for address in block.locations.iter().filter_map(|location| location.worker_address.as_ref()) {
             workers.push(self.worker(address).await);
         }
-        workers.sort_by_cached_key(|worker| (self.is_shunned(&worker.address), !worker.local, random()));
+        workers.sort_by_cached_key(|worker| {
+            (self.is_shunned(&worker.address), !worker.local, !worker.same_rack, random())
+        });
         workers
     }
 
@@ -270,8 +277,8 @@ impl Workers {
             let capacity = info.capacity_bytes().max(0).cast_unsigned();
             workers.push(Worker { capacity, used: info.used_bytes().max(0).cast_unsigned(), ..worker });
         }
-        // A fixed order, so that choices by hash and by turn mean the same every time.
-        workers.sort_by(|one, other| one.address.cmp(&other.address));
+        // A fixed order, so that choices by hash and by turn mean the same every time, and for every client.
+        workers.sort_by(|one, other| one.order.cmp(&other.order));
         let list = Arc::new(List { asked: Instant::now(), workers });
         self.list.store(Some(Arc::clone(&list)));
         Ok(list)
@@ -286,9 +293,15 @@ impl Workers {
         let local = self.options.hostname.as_deref() == Some(host)
             || (self.options.domain_socket_as_uuid && domain_socket.is_some())
             || self.is_here(host).await;
+        let in_rack = |rack: &String| {
+            let tiers = address.tiered_identity.iter().flat_map(|identity| &identity.tiers);
+            tiers.filter(|tier| tier.tier_name() == RACK).any(|tier| tier.value() == rack)
+        };
         Worker {
             host: host.to_owned(),
             address: HostPort::new(dial, port),
+            order: java_order(address),
+            same_rack: self.options.rack.as_ref().is_some_and(in_rack),
             domain_socket: domain_socket.filter(|_| local),
             local,
             capacity: 0,
@@ -332,6 +345,13 @@ fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
+/// As Java's `WorkerNetAddress.toString()`, by which its client sorts workers without regard to case, as far as addresses differ.
+fn java_order(address: &WorkerNetAddress) -> String {
+    let (host, container) = (address.host(), address.container_host());
+    let (rpc_port, data_port) = (address.rpc_port(), address.data_port());
+    format!("{host}, containerHost={container}, rpcPort={rpc_port}, dataPort={data_port}").to_lowercase()
+}
+
 /// The worker that `policy` takes from `workers`.
 fn pick<'a>(policy: &LocationPolicy, workers: &[&'a Worker], want: Want) -> Option<&'a Worker> {
     let fits = |worker: &&Worker| worker.capacity >= want.bytes;
@@ -349,6 +369,9 @@ fn pick<'a>(policy: &LocationPolicy, workers: &[&'a Worker], want: Want) -> Opti
             .max_by_key(|worker| (worker.free(), Reverse(&worker.address))),
         LocationPolicy::RoundRobin => nth(&fitting(workers, fits), want.turn),
         LocationPolicy::DeterministicHash { shards } => by_hash(workers, fits, *shards, want),
+        LocationPolicy::CapacityBasedHash { shards } => {
+            by_hash_and_capacity(&fitting(workers, fits), *shards, want)
+        }
         LocationPolicy::CapacityBasedRandom => by_capacity(&fitting(workers, fits), want.random),
         LocationPolicy::SpecificHost(host) => workers.iter().copied().find(|worker| worker.host == *host),
     }
@@ -369,29 +392,56 @@ fn local_or_any<'a>(
     random: u64,
 ) -> Option<&'a Worker> {
     let fitting = fitting(workers, fits);
-    fitting.iter().copied().find(|worker| worker.local).or_else(|| nth(&fitting, random))
+    let local = fitting.iter().copied().find(|worker| worker.local);
+    let in_rack =
+        || nth(&fitting.iter().copied().filter(|worker| worker.same_rack).collect::<Vec<_>>(), random);
+    local.or_else(in_rack).or_else(|| nth(&fitting, random))
 }
 
-/// One of the `shards` workers that follow the block's place in the list, so that all mounts put the load of a block
-/// on the same few. Not the places that the Java client computes: those differ between its versions.
+/// One of the `shards` workers that follow the block's place in the list, so that all clients put the load of a block on the
+/// same few: as `DeterministicHashPolicy` of Alluxio 2.9.4, which takes the first 32 bits of an MD5.
 fn by_hash<'a>(
     workers: &[&'a Worker],
     fits: impl Fn(&&'a Worker) -> bool,
     shards: usize,
     want: Want,
 ) -> Option<&'a Worker> {
-    let start = (spread(want.block_id.cast_unsigned()) % workers.len().max(1) as u64) as usize;
+    let digest = Md5::digest(want.block_id.to_le_bytes());
+    let hash = i32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    let start = hash.unsigned_abs() as usize % workers.len().max(1);
     let (before, after) = workers.split_at(start);
     let candidates: Vec<&Worker> =
         after.iter().chain(before).copied().filter(fits).take(shards.max(1)).collect();
     nth(&candidates, want.random)
 }
 
-/// Spreads neighbouring numbers over all 64 bits (the finalizer of splitmix64).
-fn spread(number: u64) -> u64 {
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
+/// One of `shards` workers at the block's places in the capacity of all: as `CapacityBasedDeterministicHashPolicy` of Alluxio 2.9.4.
+fn by_hash_and_capacity<'a>(workers: &[&'a Worker], shards: usize, want: Want) -> Option<&'a Worker> {
+    let total: u64 = workers.iter().map(|worker| worker.capacity).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut workers = workers.to_vec();
+    workers.sort_by(|one, other| one.host.cmp(&other.host));
+    let mut hash = want.block_id;
+    let mut place = || {
+        hash = murmur3(hash);
+        at_capacity(&workers, u128::from(hash.unsigned_abs() % total))
+    };
+    let shards = shards.clamp(1, workers.len());
+    let candidates: Vec<&Worker> = (0..shards).filter_map(|_| place()).collect();
+    nth(&candidates, want.random)
+}
+
+/// `MurmurHash3.hash64` of Apache Commons Codec, of one number.
+fn murmur3(number: i64) -> i64 {
+    const SEED: u64 = 104_729;
+    let key = number.swap_bytes().cast_unsigned().wrapping_mul(0x87c3_7b91_1142_53d5);
+    let key = key.rotate_left(31).wrapping_mul(0x4cf5_ad43_2745_937f);
+    let hash = (SEED ^ key).rotate_left(27).wrapping_mul(5).wrapping_add(0x52dc_e729) ^ 8;
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (hash ^ (hash >> 33)).cast_signed()
 }
 
 /// A random one, twice as likely if it is twice as big.
@@ -400,7 +450,11 @@ fn by_capacity<'a>(workers: &[&'a Worker], random: u64) -> Option<&'a Worker> {
     if total == 0 {
         return nth(workers, random);
     }
-    let mut point = u128::from(random) % total;
+    at_capacity(workers, u128::from(random) % total)
+}
+
+/// The worker at `point` of the capacity of all.
+fn at_capacity<'a>(workers: &[&'a Worker], mut point: u128) -> Option<&'a Worker> {
     workers.iter().copied().find(|worker| {
         let here = point < u128::from(worker.capacity);
         point = point.saturating_sub(u128::from(worker.capacity));
@@ -414,7 +468,10 @@ mod tests {
 
     fn worker(host: &str, local: bool, capacity: u64, used: u64) -> Worker {
         let address = HostPort::new(host, 29999);
-        Worker { host: host.to_owned(), address, domain_socket: None, local, capacity, used }
+        let order =
+            java_order(&WorkerNetAddress { host: Some(host.to_owned()), ..WorkerNetAddress::default() });
+        let (host, domain_socket, same_rack) = (host.to_owned(), None, false);
+        Worker { host, address, domain_socket, order, same_rack, local, capacity, used }
     }
 
     fn picked(policy: &LocationPolicy, workers: &[Worker], bytes: u64, turn: u64) -> Option<String> {
@@ -466,8 +523,48 @@ mod tests {
         hosts.sort();
         hosts.dedup();
         assert_eq!(hosts.len(), 2);
-        let places: Vec<u64> = (0..99).map(|block| spread(block << 24) % 3).collect();
-        assert!((0..3).all(|place| places.contains(&place)), "blocks of different files spread");
+    }
+
+    /// What Java's own classes of 2.9.4 have chosen, for blocks of 15 bytes or one in turns.
+    #[test]
+    fn blocks_are_where_java_clients_look_for_them() {
+        let (hosts, capacities) =
+            (["node-10", "Node-2", "node-1", "node-1.x", "node-3"], [50, 10, 30, 20, 40]);
+        let worker = |(host, capacity): (&str, u64)| worker(host, false, capacity, 0);
+        let mut workers: Vec<Worker> = hosts.into_iter().zip(capacities).map(worker).collect();
+        workers.sort_by(|one, other| one.order.cmp(&other.order));
+        let workers: Vec<&Worker> = workers.iter().collect();
+        let chosen = |policy: LocationPolicy| {
+            let hosts = (0..12).map(|number| {
+                let (block_id, bytes) = ((number * 37 + 5) << 24, if number % 3 == 0 { 15 } else { 1 });
+                pick(&policy, &workers, Want { block_id, bytes, turn: 0, random: 0 }).unwrap().host.clone()
+            });
+            hosts.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            chosen(LocationPolicy::DeterministicHash { shards: 1 }),
+            "node-1 node-1 node-3 node-10 node-10 node-1 node-3 node-10 node-3 node-3 node-1.x Node-2"
+        );
+        assert_eq!(
+            chosen(LocationPolicy::CapacityBasedHash { shards: 1 }),
+            "node-3 Node-2 node-3 node-1.x node-10 node-10 node-3 node-10 node-3 node-3 node-10 node-1.x"
+        );
+        assert_eq!(
+            [0, 1, -1].map(murmur3),
+            [-8_620_514_229_188_030_809, 6_840_239_832_827_182_823, -6_995_933_311_723_732_776]
+        );
+    }
+
+    #[test]
+    fn a_worker_of_the_same_rack_is_nearer_than_others() {
+        let mut workers =
+            vec![worker("a", false, 100, 0), worker("b", false, 100, 0), worker("c", false, 5, 0)];
+        workers[1].same_rack = true;
+        workers[2].same_rack = true;
+        let hosts = (0..9).map(|random| picked(&LocationPolicy::LocalFirst, &workers, 10, random).unwrap());
+        assert!(hosts.clone().all(|host| host == "b"));
+        workers[0].local = true;
+        assert_eq!(picked(&LocationPolicy::LocalFirst, &workers, 10, 1).unwrap(), "a");
     }
 
     #[test]
