@@ -27,7 +27,7 @@ const NAME: &str = "alluxio-fuse-cache";
 const LOCK: &str = "lock";
 const DATA: &str = "data";
 const PAGES: &str = "pages";
-const BUCKETS: u64 = 256;
+const BUCKETS: usize = 256;
 
 /// What is about to be done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,22 +99,26 @@ impl Directory {
 
     /// The files of `version`, there or not.
     pub(super) fn paths(&self, version: &Version) -> Paths {
-        let stem = self.bucket(version.id % BUCKETS).join(version.name());
+        let stem = self.bucket(version.part(BUCKETS)).join(version.name());
         Paths { data: with(&stem, DATA), pages: with(&stem, PAGES) }
     }
 
-    fn bucket(&self, number: u64) -> PathBuf {
+    fn bucket(&self, number: usize) -> PathBuf {
         self.pages.join(format!("{number:02x}"))
     }
 
-    /// The versions that have a list of pages. What is of no use is removed: bytes without a list.
+    /// The versions that have a list of pages. What is of no use is removed: bytes without a list. What an earlier version of
+    /// this program has put into another bucket is moved.
     pub(super) fn versions(&self) -> impl Iterator<Item = Version> {
-        (0..BUCKETS).flat_map(|number| {
+        (0..BUCKETS).flat_map(move |number| {
             let entries = fs::read_dir(self.bucket(number)).into_iter().flatten().flatten();
             let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-            paths.into_iter().filter_map(|path| {
+            paths.into_iter().filter_map(move |path| {
                 let version = Version::parse(path.file_stem()?.to_str()?)?;
                 if path.extension()? == PAGES {
+                    if version.part(BUCKETS) != number {
+                        self.move_here(&path, &version);
+                    }
                     return Some(version);
                 }
                 if path.extension()? == DATA && !path.with_extension(PAGES).exists() {
@@ -123,6 +127,26 @@ impl Directory {
                 None
             })
         })
+    }
+
+    /// Moves the list `pages` and its bytes to where those of `version` belong; removes them if that cannot be.
+    fn move_here(&self, pages: &Path, version: &Version) {
+        let (data, new) = (pages.with_extension(DATA), self.paths(version));
+        let moved = || {
+            // Those may be in use already.
+            if new.pages.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            new.pages.parent().map_or(Ok(()), private)?;
+            // The list last: bytes without a list are nothing.
+            fs::rename(&data, &new.data)?;
+            fs::rename(pages, &new.pages)
+        };
+        if let Err(err) = moved() {
+            log::debug!("{} is removed: {err}", pages.display());
+            drop(fs::remove_file(pages));
+            drop(fs::remove_file(&data));
+        }
     }
 
     /// Opens the two files of `version`, or makes them anew if `make` says so: what was there is nobody's, but may still be
@@ -260,6 +284,32 @@ mod tests {
         assert_eq!((mode(taken.path()), mode(&taken.paths(&version(1)).data)), (0o700, 0o600));
         taken.remove(&version(1));
         assert_eq!(taken.versions().count(), 1);
+    }
+
+    #[test]
+    fn what_is_in_another_bucket_is_moved_or_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = Directory::take(dir.path(), 64, None).unwrap();
+        // One that is there already, and one whose bytes are gone.
+        for id in [2, 3] {
+            taken.open(&version(id), true).unwrap();
+        }
+        taken.remove(&version(3));
+        let old = taken.bucket(0x77);
+        private(&old).unwrap();
+        for id in [1, 2, 3] {
+            let stem = old.join(version(id).name());
+            fs::write(with(&stem, PAGES), [7]).unwrap();
+            if id != 3 {
+                fs::write(with(&stem, DATA), [7]).unwrap();
+            }
+        }
+        taken.versions().for_each(drop);
+        assert_eq!(fs::read_dir(&old).unwrap().count(), 0);
+        let Paths { data, pages } = taken.paths(&version(1));
+        assert_eq!((fs::read(data).unwrap(), fs::read(pages).unwrap()), (vec![7], vec![7]));
+        assert!(fs::read(taken.paths(&version(2)).pages).unwrap().is_empty());
+        assert!(!taken.paths(&version(3)).pages.exists());
     }
 
     #[test]

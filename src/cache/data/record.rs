@@ -48,6 +48,13 @@ impl Version {
         (version.name() == name).then_some(version)
     }
 
+    /// Which of `count` it belongs to, by its number. Of some backends the low bits of all numbers are the same, as Alluxio
+    /// gives each small file a container of its own.
+    pub(super) fn part(&self, count: usize) -> usize {
+        let mixed = self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((u128::from(mixed) * count as u128) >> 64) as usize
+    }
+
     /// How many pages of `page_size` bytes it has.
     pub(super) fn pages(&self, page_size: u64) -> u32 {
         u32::try_from(self.size.div_ceil(page_size)).unwrap_or(u32::MAX)
@@ -188,6 +195,16 @@ mod tests {
         for other in ["", "x", "1.2.3.4", &format!("{name}.1"), &format!("0{name}"), &name.to_uppercase()] {
             assert_eq!(Version::parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn files_of_a_container_each_are_spread_evenly() {
+        let mut counts = [0; 64];
+        for container in 0..6400_u64 {
+            let id = (container << 24 | 0xff_ffff) + 1;
+            counts[Version { id, ..version(1) }.part(counts.len())] += 1;
+        }
+        assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
     }
 
     #[test]

@@ -125,7 +125,7 @@ pub(super) struct Store {
     page_size: u64,
     ttl: Option<u64>,
     clock: Clock,
-    /// Held from the look whether a file is on disk until it is in the table, by [`Version::id`]: a list that is read while
+    /// Held from the look whether a file is on disk until it is in the table, by [`Version::part`]: a list that is read while
     /// pages are put would be cut, and the pages that it does not name punched.
     loading: [Mutex<()>; LOADS],
     files: Mutex<Table>,
@@ -208,7 +208,7 @@ impl Store {
         if let Some(file) = known() {
             return file;
         }
-        let _loading = self.loading[(version.id % LOADS as u64) as usize].lock();
+        let _loading = self.loading[version.part(LOADS)].lock();
         if let Some(file) = known() {
             return file;
         }
