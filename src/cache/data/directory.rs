@@ -2,13 +2,16 @@
 //! touched. Knows nothing of pages.
 //!
 //! `<directory>/alluxio-fuse-cache/<page size>/<256 buckets>/<version>.{data,pages}`, locked by the process that uses it.
+//!
+//! Invariant: nothing is opened or made in an `alluxio-fuse-cache` that this process has not locked, also where the one that
+//! it had is removed, and another process has made its own there.
 
 use std::fs;
 use std::fs::DirBuilder;
 use std::fs::File;
+use std::fs::Metadata;
 use std::fs::OpenOptions;
 use std::io;
-use std::io::Read;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
+use parking_lot::Mutex;
 
 use super::record::Version;
 
@@ -50,8 +54,21 @@ pub(super) struct Directory {
     root: PathBuf,
     pages: PathBuf,
     faults: Option<Faults>,
-    _lock: Flock<File>,
+    /// Held across system calls by who makes files.
+    held: Mutex<Held>,
 }
+
+/// The locks on a directory. The first is on itself, as who tidies up may remove any file in it.
+struct Held {
+    _root: Flock<File>,
+    id: Id,
+    /// Says whose it is, and is all that an earlier version of this program locks.
+    _name: Flock<File>,
+}
+
+/// What a directory is, whatever its name: device and inode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Id(u64, u64);
 
 /// The two files of a version.
 #[derive(Clone, Debug)]
@@ -66,9 +83,7 @@ impl Directory {
     /// Takes `dir`, which is made if it is missing, for pages of `page_size`. Those of another size are removed.
     pub(super) fn take(dir: &Path, page_size: u64, faults: Option<Faults>) -> io::Result<Self> {
         let root = dir.join(NAME);
-        private(&root)?;
-        check_owner(&root)?;
-        let lock = lock(&root.join(LOCK))?;
+        let held = Mutex::new(Held::take(&root)?);
         let size = page_size.to_string();
         for entry in fs::read_dir(&root)? {
             let entry = entry?;
@@ -79,7 +94,7 @@ impl Directory {
         }
         let pages = root.join(size);
         private(&pages)?;
-        Ok(Self { root, pages, faults, _lock: lock })
+        Ok(Self { root, pages, faults, held })
     }
 
     /// Whether the disk is to be asked at all: not if a fault takes its place.
@@ -150,11 +165,12 @@ impl Directory {
     }
 
     /// Opens the two files of `version`, or makes them anew if `make` says so: what was there is nobody's, but may still be
-    /// mapped.
+    /// mapped. Fails with NotFound where they are another process's.
     pub(super) fn open(&self, version: &Version, make: bool) -> io::Result<(File, File)> {
         self.may(Access::Open)?;
         let paths = self.paths(version);
         if make && let Some(bucket) = paths.data.parent() {
+            self.keep()?;
             private(bucket)?;
             self.remove(version);
         }
@@ -168,11 +184,41 @@ impl Directory {
             };
             options
         };
-        Ok((options(false).open(&paths.data)?, options(true).open(&paths.pages)?))
+        let files = (options(false).open(&paths.data)?, options(true).open(&paths.pages)?);
+        // Looked at afterwards, so that it was still there when they were opened.
+        if self.is_held() { Ok(files) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether the directory that this process holds is at its path.
+    fn is_held(&self) -> bool {
+        let id = self.held.lock().id;
+        self.is_there(id)
+    }
+
+    fn is_there(&self, id: Id) -> bool {
+        fs::symlink_metadata(&self.root).is_ok_and(|found| id == Id::of(&found))
+    }
+
+    /// Has this process hold what is at its path, where somebody has removed the directory.
+    fn keep(&self) -> io::Result<()> {
+        let mut held = self.held.lock();
+        if self.is_there(held.id) {
+            return Ok(());
+        }
+        let anew = Held::take(&self.root)?;
+        // What another process has left there meanwhile, nobody has counted.
+        match fs::remove_dir_all(&self.pages) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => *held = anew,
+        }
+        Ok(())
     }
 
     /// Removes the two files of `version`. The list first: bytes without a list are nothing.
     pub(super) fn remove(&self, version: &Version) {
+        if !self.is_held() {
+            return;
+        }
         let paths = self.paths(version);
         for path in [&paths.pages, &paths.data] {
             if let Err(err) = fs::remove_file(path)
@@ -208,22 +254,38 @@ fn check_owner(root: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-fn lock(path: &Path) -> io::Result<Flock<File>> {
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0)?;
-            lock.write_all(std::process::id().to_string().as_bytes())?;
-            Ok(lock)
-        }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid)?;
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("process {pid} uses it")))
-        }
-        Err((_, errno)) => Err(errno.into()),
+impl Held {
+    /// Makes `root`, if it is missing, and locks it.
+    fn take(root: &Path) -> io::Result<Self> {
+        private(root)?;
+        check_owner(root)?;
+        let path = root.join(LOCK);
+        let directory = lock(File::open(root)?, &path)?;
+        let id = Id::of(&directory.metadata()?);
+        let name = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let mut name = lock(name, &path)?;
+        name.set_len(0)?;
+        name.write_all(std::process::id().to_string().as_bytes())?;
+        Ok(Self { _root: directory, id, _name: name })
     }
+}
+
+impl Id {
+    fn of(found: &Metadata) -> Self {
+        Self(found.dev(), found.ino())
+    }
+}
+
+/// Locks `file`; fails, naming who has it, by what is written in `name`.
+fn lock(file: File, name: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => {
+            let owner = fs::read_to_string(name).unwrap_or_default();
+            let owner = if owner.is_empty() { "another process" } else { &format!("process {owner}") };
+            io::Error::new(io::ErrorKind::ResourceBusy, format!("{owner} uses it"))
+        }
+        errno => errno.into(),
+    })
 }
 
 #[cfg(test)]
@@ -248,6 +310,33 @@ mod tests {
         );
         drop(first);
         Directory::take(dir.path(), 64, None).unwrap();
+    }
+
+    #[test]
+    fn a_directory_stays_taken_when_files_in_it_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Directory::take(dir.path(), 64, None).unwrap();
+        fs::remove_file(first.path().join(LOCK)).unwrap();
+        let refusal = Directory::take(dir.path(), 64, None).err().unwrap();
+        assert!(refusal.to_string().contains("another process uses it"), "{refusal}");
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_whose_who_makes_it_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Directory::take(dir.path(), 64, None).unwrap();
+        first.open(&version(1), true).unwrap();
+        fs::remove_dir_all(first.path()).unwrap();
+        let second = Directory::take(dir.path(), 64, None).unwrap();
+        second.open(&version(1), true).unwrap();
+        first.remove(&version(1));
+        assert_eq!(first.open(&version(1), false).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(first.open(&version(2), true).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        second.open(&version(1), false).unwrap();
+        drop(second);
+        first.open(&version(2), true).unwrap();
+        assert_eq!(first.versions().map(|version| version.id).collect::<Vec<_>>(), [2]);
+        assert!(Directory::take(dir.path(), 64, None).is_err());
     }
 
     #[test]
