@@ -1,15 +1,17 @@
 //! One version of one file in the cache: its pages on disk, each with its checksums. What is read is checked; what is
 //! wrong is forgotten, and read from the backend again.
 //!
-//! Lock order: `state` is held across writes to the disk and the removal of pages, not across reads. What the caller has to
-//! count is counted under it, by the closures that he gives, which may take the lock of an order: so a page is counted
-//! exactly while it is here. A page is written before the list says that it is there, and leaves the list before its bytes
-//! go: whatever happens in between, the list names no page that was not written whole.
+//! Lock order: `state` is held across entries in the list and the removal of pages, not across the reading and writing of
+//! bytes: nobody who reads waits for those. What the caller has to count is counted under it, by the closures that he
+//! gives, which may take the lock of an order: so a page is counted exactly while it is here. A page is written before the
+//! list says that it is there, and leaves the list before its bytes go: whatever happens in between, the list names no page
+//! that was not written whole.
 //!
 //! Invariant: what the kernel may still read or have mapped is never punched, as that would show zeros. Its bytes stay until
 //! the files go as a whole, and then with whoever has them. So a file that is lent and not pinned has all its pages.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::io::Write;
@@ -61,6 +63,8 @@ pub(super) struct CachedFile {
 #[derive(Default)]
 struct State {
     pages: BTreeMap<u32, Page>,
+    /// Pages whose bytes are on their way to the disk, into whichever files were there when that began.
+    writing: BTreeSet<u32>,
     /// Entries in the list on disk.
     records: usize,
     /// The open files, as long as somebody reads.
@@ -147,7 +151,7 @@ impl CachedFile {
         // Programs go on reading what an earlier process has lent to the kernel, which was whole then.
         state.lent = is_open_elsewhere(&data).unwrap_or(whole);
         if !state.lent {
-            self.reclaim(&data, &state.pages)?;
+            self.reclaim(&data, &state)?;
         } else if !whole {
             self.directory.remove(&self.version);
             return Ok(None);
@@ -158,12 +162,13 @@ impl CachedFile {
 
     /// Gives back what pages have left that were being written or removed when a process was killed, or were removed while
     /// the kernel read them.
-    fn reclaim(&self, data: &File, pages: &BTreeMap<u32, Page>) -> io::Result<()> {
-        let known: u64 = pages.keys().map(|index| self.data_weight(*index)).sum();
+    fn reclaim(&self, data: &File, state: &State) -> io::Result<()> {
+        let known: u64 = state.pages.keys().map(|index| self.data_weight(*index)).sum();
         if data.metadata()?.blocks() * 512 <= known {
             return Ok(());
         }
-        for index in (0..self.version.pages(self.page_size)).filter(|index| !pages.contains_key(index)) {
+        let is_unused = |index: &u32| !state.pages.contains_key(index) && !state.writing.contains(index);
+        for index in (0..self.version.pages(self.page_size)).filter(is_unused) {
             self.punch(data, index)?;
         }
         Ok(())
@@ -248,7 +253,7 @@ impl CachedFile {
     }
 
     /// Puts page `index` there, at `time`; `count` is told whether a kernel's reader counts on it. Returns false if it is there
-    /// already or nothing is put here any more. Fails with NotFound if the files of other pages are gone.
+    /// already, or the files went while it was written. Fails with NotFound if the files of other pages are gone.
     pub(super) fn put(
         &self,
         index: u32,
@@ -257,34 +262,45 @@ impl CachedFile {
         count: impl FnOnce(bool),
     ) -> io::Result<bool> {
         assert_eq!(bytes.len() as u64, self.version.page_len(self.page_size, index), "a whole page");
+        let files = {
+            let mut state = self.state.lock();
+            if state.closed || state.pages.contains_key(&index) || state.writing.contains(&index) {
+                return Ok(false);
+            }
+            let files = self.files(&mut state, true)?;
+            state.writing.insert(index);
+            files
+        };
+        let written = self.write(&files, index, bytes, time);
         let mut state = self.state.lock();
-        if state.closed || state.pages.contains_key(&index) {
+        state.writing.remove(&index);
+        if !std::ptr::eq(state.files.as_ptr(), Arc::as_ptr(&files)) {
             return Ok(false);
         }
-        let files = self.files(&mut state, true)?;
-        let written = self.write(&mut state, &files, index, bytes, time);
-        if written.is_err() {
+        let noted = written.and_then(|page| {
+            self.note(&mut state, &files, &Record::Here(index, page.clone()))?;
+            state.pages.insert(index, page);
+            Ok(())
+        });
+        if noted.is_err() {
             // Half a page must not take space that nobody counts. In a file that is lent the place of a page has its bytes
             // all the same, as it was there when the kernel was given the file, and who reads them is not to see a hole.
-            if state.pages.is_empty() {
+            if state.pages.is_empty() && state.writing.is_empty() {
                 self.unlink(&mut state);
             } else if !state.lent {
                 drop(self.punch(&files.data, index));
             }
         }
-        written.map(|()| {
+        noted.map(|()| {
             count(state.pins > 0);
             true
         })
     }
 
-    fn write(&self, state: &mut State, files: &Files, index: u32, bytes: &[u8], time: u64) -> io::Result<()> {
+    fn write(&self, files: &Files, index: u32, bytes: &[u8], time: u64) -> io::Result<Page> {
         self.directory.may(Access::WriteData)?;
         files.data.write_all_at(bytes, u64::from(index) * self.page_size)?;
-        let page = Page::new(time, bytes);
-        self.note(state, files, &Record::Here(index, page.clone()))?;
-        state.pages.insert(index, page);
-        Ok(())
+        Ok(Page::new(time, bytes))
     }
 
     /// Adds an entry to the list.
@@ -394,10 +410,10 @@ impl CachedFile {
         state.lent
     }
 
-    /// Nothing is put here any more. Fails if there are pages, or a reader by the kernel.
+    /// Nothing is put here any more. Fails if there are pages, or some on their way, or a reader by the kernel.
     pub(super) fn close(&self) -> bool {
         let mut state = self.state.lock();
-        state.closed = state.pages.is_empty() && state.pins == 0;
+        state.closed = state.pages.is_empty() && state.writing.is_empty() && state.pins == 0;
         state.closed
     }
 
@@ -458,7 +474,7 @@ impl CachedFile {
                 if self.is_lent(&mut state, &files) {
                     return Ok(false);
                 }
-                self.reclaim(&files.data, &state.pages).map(|()| true)
+                self.reclaim(&files.data, &state).map(|()| true)
             });
             if !reclaimed.unwrap_or(false) {
                 gone = self.unlink(&mut state);

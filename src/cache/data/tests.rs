@@ -9,6 +9,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::bounded;
 use nix::errno::Errno;
 use tempfile::TempDir;
 
@@ -75,6 +78,21 @@ impl Place {
         failing
     }
 
+    /// Has the next page that is written wait, and fail if it waits for too long, until what is returned is sent to.
+    fn holding(&mut self) -> Holding {
+        let holding = Holding { armed: Arc::default(), waits: Arc::default(), release: bounded(0) };
+        let (armed, waits, held) =
+            (Arc::clone(&holding.armed), Arc::clone(&holding.waits), holding.release.1.clone());
+        self.options.faults = Some(Arc::new(move |asked| {
+            if asked == Access::WriteData && armed.swap(false, Ordering::Relaxed) {
+                waits.store(true, Ordering::Relaxed);
+                held.recv_timeout(Duration::from_secs(20)).map_err(|_| io::Error::from(Errno::ETIMEDOUT))?;
+            }
+            Ok(())
+        }));
+        holding
+    }
+
     /// What the cache takes on disk.
     fn on_disk(&self) -> u64 {
         self.dirs.iter().map(|dir| blocks(dir.path())).sum()
@@ -85,6 +103,27 @@ impl Place {
         self.dirs.iter().for_each(|dir| collect(dir.path(), &mut found));
         found.retain(|path| path.extension().is_some_and(|extension| extension == "data"));
         found
+    }
+}
+
+/// A page that waits to be written.
+struct Holding {
+    armed: Arc<AtomicBool>,
+    waits: Arc<AtomicBool>,
+    release: (Sender<()>, Receiver<()>),
+}
+
+impl Holding {
+    /// Has `put` put a page, which waits.
+    fn hold(&self, put: impl FnOnce()) {
+        self.armed.store(true, Ordering::Relaxed);
+        put();
+        eventually(|| self.waits.load(Ordering::Relaxed));
+    }
+
+    /// Lets it go on.
+    fn release(self) {
+        self.release.0.send(()).unwrap();
     }
 }
 
@@ -428,6 +467,45 @@ fn readers_of_one_page_load_it_once() {
         }
     });
     assert_eq!(loaded(&cache), content.len() as u64);
+}
+
+#[test]
+fn nobody_who_reads_a_file_waits_for_a_page_of_it_that_is_being_written() {
+    let mut place = Place::new(20, Policy::Lru);
+    let holding = place.holding();
+    let content = bytes(21, 2 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read(&cache, "file", 0, 10);
+    settle(&cache);
+    holding.hold(|| drop(read(&cache, "file", PAGE, 10)));
+    assert!(read(&cache, "file", 100, 1000) == content[100..1100]);
+    assert!(!is_passed(&cache, "file"));
+    holding.release();
+    settle(&cache);
+    assert_eq!((cache.usage().pages, cache.shared.store.counters.failed.value()), (2, 0));
+    read_all(&cache, "file", &content);
+    assert_eq!(loaded(&cache), 2 * PAGE);
+    assert!(is_passed(&cache, "file"));
+}
+
+#[test]
+fn a_page_whose_file_goes_while_it_is_written_goes_with_it() {
+    let mut place = Place::new(20, Policy::Lru);
+    let holding = place.holding();
+    let content = bytes(22, 2 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read(&cache, "file", 0, 10);
+    settle(&cache);
+    holding.hold(|| drop(read(&cache, "file", PAGE, 10)));
+    assert_eq!(cache.drop_all(), 1);
+    holding.release();
+    settle(&cache);
+    assert_eq!((cache.usage(), place.on_disk()), (DataUse { pages: 0, bytes: 0 }, 0));
+    eventually(|| cache.shared.store.is_empty());
+    read_all(&cache, "file", &content);
+    assert_eq!((cache.usage().pages, place.on_disk()), (2, 2 * PAGE));
 }
 
 #[test]
