@@ -102,6 +102,11 @@ impl FileReader for MadeReader {
     }
 }
 
+/// What page `index` of `version` takes: whole pieces of the disk, and its share of the one with the list.
+fn weight(version: &Version, index: u32) -> u64 {
+    version.page_len(PAGE, index).next_multiple_of(4096) + 4096_u64.div_ceil(u64::from(version.pages(PAGE)))
+}
+
 /// A page that the model has.
 struct Kept {
     weight: u64,
@@ -340,7 +345,7 @@ impl Day {
             let page = version.page_len(PAGE, index);
             let from = self.random.below(page) & !7;
             let len = (1 + self.random.below(100)).min(page - from) as usize;
-            let weight = page.next_multiple_of(4096) + record::record_len(PAGE) as u64;
+            let weight = weight(&version, index);
             let now = self.now.load(Ordering::Relaxed);
             let missed = store.counters.missed.value();
             let offset = u64::from(index) * PAGE + from;
@@ -403,8 +408,7 @@ impl Day {
                 // What has no bytes, but an entry that could not be taken back, is found out when it is read.
                 let kept = before.remove(&key).unwrap_or_else(|| {
                     assert!(self.model.stale.contains(&key), "{} of {}", key.1, key.0.name());
-                    let page = key.0.page_len(PAGE, key.1).next_multiple_of(4096);
-                    let weight = page + record::record_len(PAGE) as u64;
+                    let weight = weight(&key.0, key.1);
                     let files = store.file(key.0);
                     let came = files.pages().iter().find(|(index, _)| *index == key.1).unwrap().1;
                     Kept { weight, uses: 1, class: 0, turn, came, damaged: true }

@@ -174,9 +174,13 @@ impl CachedFile {
         Ok(())
     }
 
-    /// What page `index` takes on disk, its entry in the list included.
+    /// What page `index` takes on disk, with its share of the list when all pages are there. So of a file of one page the list
+    /// counts as much as it takes.
     pub(super) fn weight(&self, index: u32) -> u64 {
-        self.data_weight(index) + record::record_len(self.page_size) as u64
+        let pages = u64::from(self.version.pages(self.page_size));
+        let list = (record::HEADER as u64 + pages * record::record_len(self.page_size) as u64)
+            .next_multiple_of(ALLOCATION);
+        self.data_weight(index) + list.div_ceil(pages)
     }
 
     fn data_weight(&self, index: u32) -> u64 {

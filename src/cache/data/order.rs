@@ -101,6 +101,11 @@ impl Order {
         if victims.is_empty() { Room::Never } else { Room::After(victims) }
     }
 
+    /// Pages to be removed for `weight` bytes, as the disk has less room than the limit says.
+    pub(super) fn give_up(&mut self, weight: u64) -> Vec<(PageId, u64)> {
+        if self.policy == Policy::Unevictable { Vec::new() } else { self.take(weight) }
+    }
+
     /// Pages to be removed until no more is used than may be.
     pub(super) fn excess(&mut self) -> Vec<(PageId, u64)> {
         self.take(self.used.saturating_sub(self.limit))

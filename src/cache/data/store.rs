@@ -416,11 +416,22 @@ impl Store {
             Err(err) => {
                 place.order.lock().release(weight);
                 self.counters.failed.add(1);
-                place.shunned_until.store((self.clock)() + SHUN, Ordering::Relaxed);
+                let is_full = matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                let secs = if is_full && self.give_up(place, weight) { FULL } else { SHUN };
+                place.shunned_until.store((self.clock)() + secs, Ordering::Relaxed);
                 let path = place.directory.path().display();
-                log::warn!("{path} cannot be written, and is not for {SHUN} s: {err}");
+                log::warn!("{path} cannot be written, and is not for {secs} s: {err}");
             }
         }
+    }
+
+    /// Gives up what goes first, `weight` bytes, on a disk that is full before the limit is reached: else nothing would go
+    /// there any more. False if there is nothing.
+    fn give_up(&self, place: &Place, weight: u64) -> bool {
+        let victims = place.order.lock().give_up(weight);
+        let found = !victims.is_empty();
+        self.evict(place, victims);
+        found
     }
 
     /// Whether `weight` bytes are promised in `place`. Removes what has to go for them.

@@ -39,7 +39,8 @@ impl Place {
         let dirs: Vec<TempDir> = sizes.iter().map(|_| tempfile::tempdir().unwrap()).collect();
         let now = Arc::new(AtomicU64::new(1_000_000));
         let clock = Arc::clone(&now);
-        let weight = PAGE + record::record_len(PAGE) as u64;
+        // That of a file of one page, which has a list of its own.
+        let weight = PAGE + 4096;
         let directories =
             dirs.iter().zip(sizes).map(|(dir, pages)| (dir.path().to_owned(), pages * weight)).collect();
         let options = DataOptions {
@@ -380,6 +381,43 @@ fn the_limit_is_never_passed() {
         let evicted = cache.shared.store.counters.evicted.value();
         assert_eq!(evicted > 0, policy != Policy::Unevictable, "{policy:?}");
     }
+}
+
+#[test]
+fn small_files_take_no_more_than_the_limit_with_their_lists() {
+    let mut place = Place::new(1, Policy::Lru);
+    place.options.directories[0].1 = 10 * 8192;
+    let cache = place.cache();
+    for n in 0..20 {
+        let (name, content) = (format!("file{n}"), bytes(n, 4096));
+        place.write(&name, &content);
+        read_all(&cache, &name, &content);
+    }
+    let mut all = Vec::new();
+    collect(place.dirs[0].path(), &mut all);
+    all.retain(|path| path.extension().is_some());
+    let taken: u64 = all.iter().map(|path| fs::metadata(path).unwrap().blocks() * 512).sum();
+    assert!(cache.usage().pages == 10 && taken <= 10 * 8192, "{} {taken}", cache.usage().pages);
+}
+
+#[test]
+fn a_disk_that_is_full_before_the_limit_is_reached_turns_over() {
+    let mut place = Place::new(20, Policy::Lru);
+    let full = place.failing(Access::WriteData, Errno::ENOSPC);
+    let cache = place.cache();
+    for n in 0..4 {
+        let (name, content) = (format!("file{n}"), bytes(n, PAGE));
+        place.write(&name, &content);
+        full.store(n == 3, Ordering::Relaxed);
+        read_all(&cache, &name, &content);
+    }
+    let counters = &cache.shared.store.counters;
+    assert_eq!((cache.usage().pages, counters.failed.value(), counters.evicted.value()), (2, 1, 1));
+    full.store(false, Ordering::Relaxed);
+    place.now.fetch_add(store::FULL, Ordering::Relaxed);
+    read(&cache, "file3", 0, 10);
+    settle(&cache);
+    assert_eq!(cache.usage().pages, 3);
 }
 
 #[test]
