@@ -21,6 +21,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -86,6 +88,15 @@ struct State {
 pub(super) struct Files {
     data: Arc<File>,
     list: File,
+    /// They were removed: whoever holds them can let go.
+    gone: AtomicBool,
+}
+
+impl Files {
+    /// Whether they are of no more use.
+    pub(super) fn are_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
 }
 
 /// What a kernel's reader can have.
@@ -208,7 +219,7 @@ impl CachedFile {
             return Ok(files);
         }
         let (data, list) = self.directory.open(&self.version, make && state.pages.is_empty())?;
-        let files = Arc::new(Files { data: Arc::new(data), list });
+        let files = Arc::new(Files { data: Arc::new(data), list, gone: AtomicBool::new(false) });
         state.files = Arc::downgrade(&files);
         Ok(files)
     }
@@ -278,7 +289,11 @@ impl CachedFile {
         let written = self.write(&files, index, bytes, time);
         let mut state = self.state.lock();
         state.writing.remove(&index);
-        if !std::ptr::eq(state.files.as_ptr(), Arc::as_ptr(&files)) {
+        if files.are_gone() {
+            // Who has the data file mapped is to see what was there.
+            if !is_open_elsewhere(&files.data).unwrap_or(true) {
+                drop(files.data.set_len(0));
+            }
             return Ok(false);
         }
         let noted = written.and_then(|page| {
@@ -396,11 +411,19 @@ impl CachedFile {
         vec![index]
     }
 
-    /// Removes all pages with their files: those that went. Who has the data file open or mapped keeps its bytes, and the next
-    /// page makes another one.
+    /// Removes all pages with their files: those that went. The kernel's readers, and who has the data file mapped, keep its
+    /// bytes, and the next page makes another one.
     fn unlink(&self, state: &mut State) -> Vec<u32> {
         self.directory.remove(&self.version);
-        state.files = Weak::new();
+        if let Some(files) = std::mem::take(&mut state.files).upgrade() {
+            files.gone.store(true, Ordering::Relaxed);
+            // Those who read by this process may hold it for long, and its room is given to others.
+            if !self.is_lent(state, &files)
+                && let Err(err) = files.data.set_len(0)
+            {
+                log::debug!("{} keeps its room: {err}", self.version.name());
+            }
+        }
         state.records = 0;
         state.verified = true;
         state.lent = false;

@@ -355,8 +355,8 @@ impl Reader {
             }
         }
         let mut held = self.held.lock();
-        if held.is_none() && !absent {
-            *held = self.file.hold();
+        if held.as_ref().is_none_or(|files| files.are_gone()) {
+            *held = if absent { None } else { self.file.hold() };
         }
     }
 }

@@ -716,6 +716,33 @@ fn a_page_that_cannot_be_put_back_leaves_its_bytes_to_the_kernel() {
 }
 
 #[test]
+fn what_goes_while_somebody_has_it_open_gives_its_room_back_at_once() {
+    let place = Place::new(20, Policy::Lru);
+    let content = bytes(23, 3 * PAGE);
+    place.write("file", &content);
+    let cache = place.cache();
+    read_all(&cache, "file", &content);
+    let ctx = Ctx::daemon();
+    let reader = FileSystem::open(&cache, &ctx, &path("file")).unwrap();
+    let data = fs::File::open(&place.data_files()[0]).unwrap();
+    assert_eq!(cache.drop_all(), 3);
+    let found = data.metadata().unwrap();
+    assert_eq!((found.nlink(), found.blocks()), (0, 0));
+    drop(data);
+    let deleted = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten().flat_map(|fd| fs::read_link(fd.path()));
+        all.filter(|at| at.starts_with(place.dirs[0].path()) && at.to_string_lossy().ends_with("(deleted)"))
+            .count()
+    };
+    assert_eq!(deleted(), 2, "its own");
+    assert!(reader.read_at(&ctx, PAGE, 10).unwrap().copied().unwrap() == content[PAGE as usize..][..10]);
+    assert_eq!(deleted(), 0);
+    settle(&cache);
+    assert!(reader.read_at(&ctx, PAGE, 10).unwrap().copied().unwrap() == content[PAGE as usize..][..10]);
+    assert_eq!(loaded(&cache), 4 * PAGE);
+}
+
+#[test]
 fn of_those_who_leave_an_empty_file_at_once_the_last_has_it_forgotten() {
     let place = Place::new(20, Policy::Lru);
     let store = Store::open(&place.options).unwrap();
