@@ -21,6 +21,8 @@ mod tests;
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -65,6 +67,9 @@ use store::Threads;
 /// removing it drops what is in the cache of the file, or of all files below the directory.
 pub const ATTRIBUTE: &str = "user.alluxio-fuse.datacache";
 
+/// Pages at hand of all readers together, as many as may wait to be written.
+const AT_HAND_MAX: usize = 16;
+
 /// A file system whose files are kept on local disks once they are read.
 pub struct DataCache {
     below: Arc<dyn FileSystem>,
@@ -78,6 +83,8 @@ struct Shared {
     loads: Arc<Loads>,
     below_is_local: bool,
     memory: Option<Arc<dyn Allowance>>,
+    /// How many readers have a page at hand.
+    at_hand: AtomicUsize,
 }
 
 /// How much is in the cache.
@@ -95,7 +102,14 @@ impl DataCache {
         let store = Arc::new(Store::open(options)?);
         let threads = Threads::start(&store, options.ttl_interval)?;
         let (below_is_local, memory) = (options.below_is_local, options.memory.clone());
-        let shared = Arc::new(Shared { store, threads, loads: Arc::default(), below_is_local, memory });
+        let shared = Arc::new(Shared {
+            store,
+            threads,
+            loads: Arc::default(),
+            below_is_local,
+            memory,
+            at_hand: AtomicUsize::new(0),
+        });
         Ok(Self { below, origin: record::origin(&options.origin), shared })
     }
 
@@ -232,8 +246,7 @@ struct Reader {
     /// Keeps the files of the cache open between two reads.
     held: Mutex<Option<Arc<Files>>>,
     shared: Arc<Shared>,
-    /// The page that was used last, and its bytes if they could not be kept and there is more of it to come.
-    last: Mutex<Option<(u32, Option<AtHand>)>>,
+    last: Mutex<Option<Last>>,
     /// After `file`.
     _leave: Leave,
 }
@@ -250,10 +263,36 @@ impl Drop for Leave {
     }
 }
 
-/// The bytes of a page, and their memory.
+/// The page that was used last.
+struct Last {
+    index: u32,
+    /// It was come to from its start or from the page before, so the rest of it will be wanted next.
+    in_order: bool,
+    /// Its bytes, if they could not be kept and there is more of it to come.
+    at_hand: Option<AtHand>,
+}
+
+/// The bytes of a page, and their memory. One of a bounded number, as a reader may have it for as long as it is open.
 struct AtHand {
     bytes: Slices,
     _taken: Taken,
+    shared: Arc<Shared>,
+}
+
+impl AtHand {
+    /// Nothing if there are too many.
+    fn new(shared: &Arc<Shared>, bytes: Slices, taken: Taken) -> Option<Self> {
+        let shared = Arc::clone(shared);
+        let more = |count: usize| (count < AT_HAND_MAX).then_some(count + 1);
+        shared.at_hand.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { bytes, _taken: taken, shared })
+    }
+}
+
+impl Drop for AtHand {
+    fn drop(&mut self) {
+        self.shared.at_hand.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Reader {
@@ -265,10 +304,10 @@ impl Reader {
         }
         if let Some(bytes) = store.read(&self.file, index, from, to) {
             store.counters.hit(bytes.len());
-            self.note_use(index, false);
+            self.note_use(index, from, false);
             return Ok(Slices::from(bytes).from_source(Source::DataCache));
         }
-        self.note_use(index, true);
+        self.note_use(index, from, true);
         let page_size = store.page_size();
         let start = u64::from(index) * page_size;
         if !store.accepts(&self.file) {
@@ -323,9 +362,11 @@ impl Reader {
                     };
                     if let Err(taken) = self.shared.threads.put(put)
                         && to < len
+                        && let Some(last) = self.last.lock().as_mut()
+                        && last.index == index
+                        && last.in_order
                     {
-                        *self.last.lock() =
-                            Some((index, Some(AtHand { bytes: page.clone(), _taken: taken })));
+                        last.at_hand = AtHand::new(&self.shared, page.clone(), taken);
                     }
                     return Ok(page.part(from, to).from_source(source));
                 }
@@ -336,19 +377,21 @@ impl Reader {
     /// A page that is not kept on disk, while it is being read in order.
     fn at_hand(&self, index: u32, from: usize, to: usize) -> Option<Slices> {
         let mut last = self.last.lock();
-        let (known, page) = last.as_mut()?;
-        let bytes = page.as_ref().filter(|_| *known == index)?.bytes.part(from, to);
+        let last = last.as_mut().filter(|last| last.index == index)?;
+        let bytes = last.at_hand.as_ref()?.bytes.part(from, to);
         if to as u64 == self.file.version.page_len(self.shared.store.page_size(), index) {
-            *page = None;
+            last.at_hand = None;
         }
         Some(bytes.from_source(Source::Memory))
     }
 
-    /// A page is used, after another one: reads that follow each other in it are one use.
-    fn note_use(&self, index: u32, absent: bool) {
+    /// Page `index` is used, at `from`, after another one: reads that follow each other in it are one use.
+    fn note_use(&self, index: u32, from: usize, absent: bool) {
         let mut last = self.last.lock();
-        if last.as_ref().is_none_or(|(known, _)| *known != index) {
-            *last = Some((index, None));
+        let before = last.as_ref().map(|last| last.index);
+        if before != Some(index) {
+            let in_order = from == 0 || before.is_some_and(|before| before.checked_add(1) == Some(index));
+            *last = Some(Last { index, in_order, at_hand: None });
             drop(last);
             if !absent {
                 self.shared.store.touch(&self.file, index);

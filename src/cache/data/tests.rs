@@ -935,6 +935,38 @@ fn without_memory_what_was_asked_for_is_read_and_no_page() {
     assert_eq!(cache.usage().pages, 2);
 }
 
+#[test]
+fn readers_that_stay_open_keep_few_pages_at_hand() {
+    let mut place = Place::new(200, Policy::Lru);
+    let blocked = Arc::new(AtomicBool::new(true));
+    let is_blocked = Arc::clone(&blocked);
+    place.options.faults = Some(Arc::new(move |asked| {
+        if asked == Access::WriteData {
+            eventually(|| !is_blocked.load(Ordering::Relaxed));
+        }
+        Ok(())
+    }));
+    (0..120).for_each(|n| place.write(&n.to_string(), &bytes(n, PAGE)));
+    let cache = place.cache();
+    let ctx = Ctx::daemon();
+    let open_and_read = |name: u64, offset: u64| {
+        let reader = FileSystem::open(&cache, &ctx, &path(&name.to_string())).unwrap();
+        reader.read_at(&ctx, offset, 10).unwrap();
+        reader
+    };
+    // More than the queue takes. Who begins in the middle of a page does not read it in order.
+    let mut readers: Vec<_> = (0..60).map(|n| open_and_read(n, PAGE / 2)).collect();
+    assert_eq!(cache.shared.at_hand.load(Ordering::Relaxed), 0);
+    readers.extend((60..120).map(|n| open_and_read(n, 0)));
+    assert_eq!(cache.shared.at_hand.load(Ordering::Relaxed), AT_HAND_MAX);
+    let last = FileSystem::open(&cache, &ctx, &path("119")).unwrap();
+    assert!(last.read_at(&ctx, 0, PAGE as usize).unwrap().copied().unwrap() == bytes(119, PAGE));
+    drop(readers);
+    assert_eq!(cache.shared.at_hand.load(Ordering::Relaxed), 0);
+    blocked.store(false, Ordering::Relaxed);
+    settle(&cache);
+}
+
 /// A simulated day of a machine: files come, are read at random by a few favourites and many others, are written anew and
 /// removed; the cache is damaged, restarted, and its clock goes on. Every byte is right, and no limit is passed.
 #[test]
