@@ -44,6 +44,8 @@ pub enum Access {
     WriteData,
     /// An entry is added to a list of pages.
     WriteList,
+    /// What was written is waited for.
+    Sync,
 }
 
 /// Asked before each access; an error takes the place of the disk's answer.

@@ -47,6 +47,9 @@ const ALLOCATION: u64 = 4096;
 /// A list is written anew when it has more entries than this and most of them are of no use.
 const RECORDS_MAX: usize = 64;
 
+/// Bytes that are waited for at a time, so that the end of the mount is not.
+const SYNC_STEP: usize = 64 << 20;
+
 /// Of `asm-generic/fcntl.h`: the signal for who breaks a lease.
 const F_SETSIG: libc::c_int = 10;
 
@@ -78,6 +81,10 @@ struct State {
     lent: bool,
     /// Every page was found right since it came into this process.
     verified: bool,
+    /// Pages that were ever put here, those of an earlier process as one.
+    puts: u64,
+    /// How many of these the disk has taken.
+    synced: u64,
     /// Somebody is to look whether they are.
     awaits_check: bool,
     /// It left the cache: nothing is put into it any more.
@@ -103,8 +110,8 @@ impl Files {
 pub(super) enum Pin {
     /// The data file, as it is until [`CachedFile::unpin`].
     Pinned(Arc<File>, Arc<Files>),
-    /// All pages are there, but nobody knows whether they are right: [`CachedFile::checked`] has to be called when they
-    /// have been read once.
+    /// All pages are there, but nobody knows whether they are right, or whether the disk has taken them: after
+    /// [`CachedFile::sync`], [`CachedFile::checked`] has to be called when they have been read once.
     Unchecked,
     /// Not all pages are there.
     Pieces,
@@ -157,7 +164,7 @@ impl CachedFile {
         if pages.is_empty() {
             return Ok(None);
         }
-        let mut state = State { pages, records: count, ..State::default() };
+        let mut state = State { pages, records: count, puts: 1, ..State::default() };
         let whole = self.has_all(&state);
         // Programs go on reading what an earlier process has lent to the kernel, which was whole then.
         state.lent = is_open_elsewhere(&data).unwrap_or(whole);
@@ -299,6 +306,7 @@ impl CachedFile {
         let noted = written.and_then(|page| {
             self.note(&mut state, &files, &Record::Here(index, page.clone()))?;
             state.pages.insert(index, page);
+            state.puts += 1;
             Ok(())
         });
         if noted.is_err() {
@@ -463,7 +471,7 @@ impl CachedFile {
         if !files.data.metadata().is_ok_and(|found| found.len() == self.version.size) {
             return Pin::Pieces;
         }
-        if !state.verified {
+        if !state.verified || state.synced < state.puts {
             return Pin::Unchecked;
         }
         state.lent = true;
@@ -472,6 +480,37 @@ impl CachedFile {
             count();
         }
         Pin::Pinned(Arc::clone(&files.data), files)
+    }
+
+    /// Waits until the disk has taken all pages, or it `is_over`, as what it fails to take in the background becomes a hole,
+    /// which the kernel would read. Fails if that has happened.
+    pub(super) fn sync(&self, is_over: impl Fn() -> bool) -> io::Result<()> {
+        let (files, puts) = {
+            let mut state = self.state.lock();
+            // Without a descriptor nothing is known of the pages: they stay unchecked.
+            let Ok(files) = self.files(&mut state, false) else { return Ok(()) };
+            (files, state.puts)
+        };
+        self.directory.may(Access::Sync)?;
+        for offset in (0..self.version.size).step_by(SYNC_STEP) {
+            if is_over() {
+                return Ok(());
+            }
+            write_back(&files.data, offset, SYNC_STEP as u64)?;
+        }
+        let mut state = self.state.lock();
+        state.synced = state.synced.max(puts);
+        Ok(())
+    }
+
+    /// Whether every page is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.has_all(&self.state.lock())
+    }
+
+    /// Whether every page that is there was found right.
+    pub(super) fn is_verified(&self) -> bool {
+        self.state.lock().verified
     }
 
     /// Somebody is asked to look at all pages; false if that is under way already.
@@ -514,6 +553,19 @@ impl CachedFile {
     pub(super) fn is_pinned(&self) -> bool {
         self.state.lock().pins > 0
     }
+}
+
+/// Waits until `len` bytes of `file` from `offset` on are written; fails if any bytes of it could not be, and nobody was told. No
+/// more than that: a mount that comes after a crash looks at each page anyway. For 100 KiB just written on ext4 that is 0.1 ms,
+/// and 1 us once they are there; fdatasync(2), which waits for the journal as well, took 0.2 ms, and one time in ten 8 ms
+/// (November 2026).
+fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let all =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let (offset, len) = (offset.cast_signed(), len.cast_signed());
+    // SAFETY: `file` is open, and the call takes numbers only.
+    Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, all) })?;
+    Ok(())
 }
 
 /// Whether anybody else has `file` open or mapped, or it is open here once more. Fails where the file system cannot tell.

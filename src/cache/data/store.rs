@@ -355,16 +355,25 @@ impl Store {
         });
     }
 
-    /// Reads all pages of `file`, and drops those that are not right.
+    /// Waits until the disk has all pages of `file`, reads those that nobody has read, and drops what is not right.
     pub(super) fn check(&self, file: &CachedFile) {
-        let mut pages = file.pages().into_iter();
-        let all = pages.all(|(index, _)| {
+        let synced = file.sync(|| self.ending.load(Ordering::Relaxed));
+        if let Err(err) = &synced {
+            let dropped = self.drop_pages(file);
+            self.counters.failed.add(dropped as u64);
+            log::warn!("{dropped} pages of {} did not come to the disk: {err}", file.version.name());
+        }
+        file.checked(synced.is_ok() && (file.is_verified() || self.verify(file)));
+    }
+
+    /// Whether all pages of `file` are right. Drops those that are not.
+    fn verify(&self, file: &CachedFile) -> bool {
+        file.pages().into_iter().all(|(index, _)| {
             let len = file.version.page_len(self.page_size, index) as usize;
             // One that cannot be had at this time was not checked.
             let is_right = self.read(file, index, 0, len).is_some() || !file.has(index);
             is_right && !self.ending.load(Ordering::Relaxed)
-        });
-        file.checked(all);
+        })
     }
 
     /// Puts a page on disk, others making room.
@@ -572,7 +581,8 @@ impl Threads {
             Self { store: Arc::clone(store), puts: Some(puts), checks: Some(checks), running: Vec::new() };
         for number in 0..WRITERS {
             let (store, waiting) = (Arc::clone(store), waiting.clone());
-            threads.run(format!("cache-write-{number}"), move || write_pages(&store, &waiting))?;
+            let checks = threads.checks.clone().expect("there until it is dropped");
+            threads.run(format!("cache-write-{number}"), move || write_pages(&store, &waiting, &checks))?;
         }
         let store = Arc::clone(store);
         threads.run("cache-keeper".to_owned(), move || keep(&store, ttl_interval, &unchecked))?;
@@ -586,12 +596,7 @@ impl Threads {
 
     /// Has the pages of `file` looked at in the background, if there is a place in the queue.
     pub(super) fn check(&self, file: &Arc<CachedFile>) {
-        if let Some(checks) = &self.checks
-            && file.ask_for_check()
-            && checks.try_send(Arc::clone(file)).is_err()
-        {
-            file.checked(false);
-        }
+        ask_for_check(self.checks.as_ref().expect("there until it is dropped"), file);
     }
 
     /// Hands a page over; gives its memory back if too many wait already.
@@ -625,10 +630,20 @@ fn keep(store: &Store, ttl_interval: Duration, unchecked: &Receiver<Arc<CachedFi
     }
 }
 
-fn write_pages(store: &Store, waiting: &Receiver<Put>) {
+fn ask_for_check(checks: &Sender<Arc<CachedFile>>, file: &Arc<CachedFile>) {
+    if file.ask_for_check() && checks.try_send(Arc::clone(file)).is_err() {
+        file.checked(false);
+    }
+}
+
+fn write_pages(store: &Store, waiting: &Receiver<Put>, checks: &Sender<Arc<CachedFile>>) {
     for Put { file, index, bytes, taken, done } in waiting {
         if !store.ending.load(Ordering::Relaxed) {
             store.put(&file, index, &bytes);
+            // So that the next open does not only ask for it.
+            if file.version.size > VERIFY_MAX && file.is_whole() {
+                ask_for_check(checks, &file);
+            }
         }
         done();
         drop((bytes, taken));
