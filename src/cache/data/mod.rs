@@ -344,7 +344,15 @@ impl Reader {
                         drop(load);
                         return self.inner.read_at(ctx, start + from as u64, to - from);
                     };
-                    let page = self.inner.read_at(ctx, start, len)?;
+                    let page = match self.inner.read_at(ctx, start, len) {
+                        Ok(page) => page,
+                        Err(err) => {
+                            if ctx.check().is_ok() && err.fault() != Fault::Interrupted {
+                                load.failed(err.clone());
+                            }
+                            return Err(err);
+                        }
+                    };
                     store.counters.loaded.add(page.len() as u64);
                     // Few pages come from several places; then it is the one with the most of it.
                     let source = page.sources().main().unwrap_or(Source::Memory);
