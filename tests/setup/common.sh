@@ -11,12 +11,56 @@ check_fuse() {
   fi
 }
 
+# Runs a command in a process group of its own, which ends with the script: bash hears a signal only when what runs in the
+# foreground has ended.
+run_job() {
+  local code=0
+  set -m
+  "$@" < /dev/null &
+  job=$!
+  set +m
+  wait "$job" || code=$?
+  job=
+  return "$code"
+}
+
+end_job() {
+  if [ -z "${job:-}" ]; then return; fi
+  kill -TERM -- "-$job" 2> /dev/null || true
+  wait "$job" || true
+}
+
+# What no other process is, also after another boot or in another container that shares the directory.
+identity() {
+  local boot namespace start
+  boot=$(cat /proc/sys/kernel/random/boot_id)
+  namespace=$(readlink /proc/self/ns/pid)
+  # Counted from behind the name, which may have blanks.
+  start=$(sed 's/.*) //' "/proc/$1/stat" 2> /dev/null | cut -d ' ' -f 20)
+  printf '%s\n' "$boot" "$namespace" "$1" "$start"
+}
+
+# Cleans up what scripts that were killed have left. Of one in another container it is not known whether it runs.
+clean_dead_work() {
+  local owner words
+  for owner in "${TMPDIR:-/tmp}"/alluxio-fuse-*/owner; do
+    [ -O "$owner" ] || continue
+    mapfile -t words < "$owner"
+    [ "${words[1]:-}" = "$(readlink /proc/self/ns/pid)" ] || continue
+    [ "$(identity "${words[2]}")" != "$(cat "$owner")" ] || continue
+    echo "cleaning up after process ${words[2]}, which was killed" >&2
+    (work=$(cd "$(dirname "$owner")" && pwd -P) && clean_work) || true
+  done
+}
+
 # Sets `work`, a directory of its own, which others can pass through as some tests have other users do, but not
 # list. Everything that the script starts from here on has its name in the
 # environment, as TMPDIR, by which it is found again; so build first, a compiler's server may stay.
 make_work() {
+  clean_dead_work
   work=$(cd "$(mktemp -d "${TMPDIR:-/tmp}/alluxio-fuse-$1.XXXXXX")" && pwd -P)
   chmod 711 "$work"
+  identity $$ > "$work/owner"
   mkdir "$work/tmp"
   export TMPDIR="$work/tmp"
 }
@@ -41,11 +85,18 @@ processes_left() {
   done
 }
 
-# Ends the cluster, then everything else in the work directory. Fails if there was anything else.
+# Ends what `run_job` runs and the cluster, then everything else in the work directory. Fails if there was anything else.
 clean_work() {
   local left=0 place pid
+  end_job
   if [ -n "${io_uring_switch:-}" ]; then echo N > "$io_uring_switch" || left=1; fi
-  if [ -x "$work/cluster/cluster" ]; then "$work/cluster/cluster" stop || left=1; fi
+  if [ -e "$work/cluster/run/settings" ]; then tests/cluster/cluster --home "$work/cluster" stop || left=1; fi
+  for place in "$work"/tmp/cluster*/run/settings; do
+    [ -e "$place" ] || continue
+    echo "left behind: the cluster of a test" >&2
+    left=1
+    tests/cluster/cluster --home "${place%/run/settings}" stop || true
+  done
   for place in $(mounts_left); do
     echo "left behind: a mount at $place" >&2
     left=1
