@@ -28,6 +28,7 @@ use tempfile::TempDir;
 
 use common::cluster::Cluster;
 use common::content;
+use common::kernel;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::process;
@@ -61,16 +62,9 @@ fn is_in_use(mount: &Mount) -> bool {
     let in_use = said.contains("Passthrough: in use");
     if !in_use {
         eprintln!("not tested, as it cannot be had here: {said}");
-        assert!(!users::are_available() || !offered_by_the_kernel(), "root has it since 6.9");
+        assert!(!users::are_available() || !kernel::is_since(6, 9), "root has it since 6.9");
     }
     in_use
-}
-
-fn offered_by_the_kernel() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 9)
 }
 
 /// That `file` has the bytes of `seed`, by read and by mmap.

@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod content;
 pub(crate) mod dirstream;
 pub(crate) mod disk;
+pub(crate) mod kernel;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod tree;

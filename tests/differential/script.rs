@@ -29,6 +29,13 @@ pub(crate) struct Script {
     pub(crate) calls: Vec<String>,
 }
 
+impl Script {
+    /// Whether it maps a file as shared, which a kernel without pages of its own (`direct_io`) can do from Linux 6.6 on.
+    pub(crate) fn maps_shared(&self) -> bool {
+        self.calls.iter().any(|call| call.starts_with("mmap") && call.contains(" shared "))
+    }
+}
+
 /// Carries out `script` in the empty directory `dir` and returns its calls with their answers.
 pub(crate) fn run(script: &Script, dir: &Path) -> Vec<(String, String)> {
     let mut run = Run { dir: dir.to_str().unwrap().to_owned(), open: BTreeMap::new() };

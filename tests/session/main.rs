@@ -6,6 +6,8 @@ mod attributes;
 mod end;
 mod faulty;
 mod harness;
+#[path = "../common/kernel.rs"]
+mod kernel;
 #[path = "../common/attributes.rs"]
 mod scenarios;
 mod serve;

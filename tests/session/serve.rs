@@ -33,6 +33,7 @@ use crate::harness::succeed;
 use crate::harness::wait;
 use crate::harness::with_each_library;
 use crate::harness::with_each_transport;
+use crate::kernel;
 
 fn errno<T>(outcome: io::Result<T>) -> i32 {
     outcome.map(|_| 0).unwrap_or_else(|err| err.raw_os_error().unwrap())
@@ -333,13 +334,16 @@ fn a_slow_look_up_does_not_hold_up_others_in_its_directory() {
 
 #[test]
 fn files_can_be_mapped_though_the_kernel_keeps_no_pages() {
+    if !kernel::is_since(6, 6) {
+        return;
+    }
     with_each_library(|library| {
         let direct = VfsOptions { page_cache: PageCache::DirectIo, ..VfsOptions::default() };
         let mount = Mount::with_vfs(library, direct, |_| {});
         let data = pattern(300_000);
         mount.put("data", &data);
         let file = File::open(mount.path("data")).unwrap();
-        // SAFETY: nobody changes the file. The mapping is shared, which needs Linux 6.6 and that INIT asked for it.
+        // SAFETY: nobody changes the file. The mapping is shared, which needs that INIT asked for it.
         let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
         assert!(map[..] == data);
     });
