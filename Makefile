@@ -8,7 +8,7 @@ cluster := tests/cluster/cluster --home "$(cluster_home)"
 help:
 	@echo 'make build          build target/release/alluxio-fuse, after installing what building needs'
 	@echo 'make demo           build, mount a local directory, copy a file in and out, unmount'
-	@echo 'make test           check and test everything, on a real Alluxio cluster of its own'
+	@echo 'make test           check and test everything, on a real Alluxio cluster of its own, as root'
 	@echo 'make check          format, lints, documentation, layers'
 	@echo 'make bench          compare with the Java client and with tmpfs (BENCH_QUICK=1 for a short run, BENCH_PART=... for a part)'
 	@echo 'make cluster-start  start a real Alluxio on this machine, and say how to mount it'
