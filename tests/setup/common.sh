@@ -30,6 +30,13 @@ end_job() {
   wait "$job" || true
 }
 
+# Leaves what is the user's own out of what is tested or measured. After all downloads, which may need the proxy.
+plain_environment() {
+  umask 022
+  export LC_ALL=C.UTF-8
+  unset LANGUAGE {http,https,ftp,all,no}_proxy {HTTP,HTTPS,FTP,ALL,NO}_PROXY
+}
+
 # What no other process is, also after another boot or in another container that shares the directory.
 identity() {
   local boot namespace start
