@@ -260,7 +260,7 @@ impl fmt::Display for Version {
 fn cure(major: u32) -> &'static str {
     match major {
         2 => "`apt-get install libfuse2` or `yum install fuse-libs fuse`",
-        _ => "`apt-get install fuse3 libfuse3-3` or `yum install fuse3-libs fuse3`",
+        _ => "`apt-get install fuse3` or `yum install fuse3-libs fuse3`",
     }
 }
 
@@ -328,7 +328,7 @@ mod tests {
         };
         let text = OpenError::Neither(Box::new([without_2, without_3])).to_string();
         assert!(
-            text.contains("libfuse2") && text.contains("libfuse3-3") && text.contains("libfuse.so.none"),
+            text.contains("libfuse2") && text.contains("install fuse3`") && text.contains("libfuse.so.none"),
             "{text}"
         );
     }

@@ -144,7 +144,7 @@ fn libraries() -> Vec<Finding> {
     let any = found.iter().any(|(_, library)| library.is_ok());
     let finding = |(major, library): (u32, Result<String, String>)| {
         let subject = format!("libfuse {major}");
-        let package = if major == 2 { "libfuse2" } else { "libfuse3-3" };
+        let package = if major == 2 { "libfuse2" } else { "fuse3" };
         match library {
             Ok(text) => Finding::ok(&subject, text),
             Err(reason) if any => Finding::ok(&subject, format!("not used: {reason}")),
