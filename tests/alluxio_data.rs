@@ -1,6 +1,6 @@
 //! Bytes written to a real Alluxio come back the same, by every way in and out, and cost what they should.
 //!
-//! Needs a cluster of one master and one worker on this host: `ALLUXIO_TEST_MASTER=host:port`.
+//! Needs a cluster with its workers on this host: `ALLUXIO_TEST_MASTER=host:port`.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for code of its own")]
 
 use std::collections::hash_map::DefaultHasher;

@@ -31,9 +31,6 @@ pub use built::step;
 pub use built::traceparent;
 pub use built::with_request;
 
-/// Whether this build can export spans.
-pub const BUILT_IN: bool = cfg!(feature = "otlp");
-
 /// The name of the request header that carries a trace on, by the W3C's Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 
