@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod common;
+
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -20,6 +20,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use common::process;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_alluxio-fuse");
 
@@ -148,12 +150,17 @@ impl Drop for Place {
 }
 
 fn finish(mut command: Command) -> Done {
-    let output = command.output().unwrap();
+    let output = process::output_within(&mut command, LIMIT);
     Done {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// The code that `child` ends with.
+fn code_of(child: &mut Child) -> Option<i32> {
+    process::status_within(child, LIMIT).expect("it ends").code()
 }
 
 fn is_running(pid: i32) -> bool {
@@ -280,13 +287,12 @@ fn a_mount_in_the_foreground_logs_to_the_terminal_and_ends_by_each_signal() {
         let place = Place::new();
         let mut command = place.command(&["mount", "-n", &place.text("mnt"), &place.store()]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let welcome = format!("Successfully mounted Alluxio to {}.", place.text("mnt"));
-        assert!(lines.map_while(Result::ok).any(|line| line == welcome));
+        assert!(process::prints_within(&mut child, LIMIT, |line| line == welcome));
         fs::write(place.path("mnt/file"), "data").unwrap();
         signal(&child, sent);
+        assert_eq!(code_of(&mut child), Some(0), "{sent}");
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{sent}");
         assert!(!place.is_mounted());
         let terminal = String::from_utf8(output.stderr).unwrap();
         assert!(terminal.contains("Receive signal name"), "{terminal}");
@@ -402,14 +408,12 @@ fn a_signal_ends_a_mount_that_was_detached_or_is_mounted_elsewhere_as_well() {
     let mut container = Command::new("unshare");
     container.args(["--mount", "sh", "-c", "echo begun; cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut container = container.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(container.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "begun\n");
+    assert!(process::prints_within(&mut container, LIMIT, |line| line == "begun"));
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     wait_for("the end of a mount that a container has as well", || !is_running(pid));
     assert!(!place.is_mounted());
     drop(container.stdin.take());
-    container.wait().unwrap();
+    assert_eq!(code_of(&mut container), Some(0));
 }
 
 #[test]
@@ -417,11 +421,11 @@ fn the_flags_of_the_java_process_mount_in_the_foreground() {
     let place = Place::new();
     let mut command = place.command(&["-m", &place.text("mnt"), "-u", &place.text("store"), "-o", "ro"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    let welcome = "Successfully mounted Alluxio to";
+    assert!(process::prints_within(&mut child, LIMIT, |line| line.starts_with(welcome)));
     assert!(fs::write(place.path("mnt/file"), "data").is_err(), "it is mounted read-only");
     signal(&child, Signal::SIGTERM);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(code_of(&mut child), Some(0));
     assert!(!place.is_mounted());
     for (words, part) in [(["-u", "s3://bucket"], "alluxio fs mount"), (["-x", "y"], "Usage")] {
         let done = place.run(&[&["-m", &place.text("mnt")][..], &words].concat());
@@ -459,13 +463,13 @@ fn a_container_gives_properties_by_its_variables() {
     command.env("ALLUXIO_CLIENT_HOSTNAME", "node-7").env("ALLUXIO_MASTER_PORT", "tcp://10.0.0.1:19998");
     command.env("ALLUXIO_PATH", place.store());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    let welcome = "Successfully mounted Alluxio to";
+    assert!(process::prints_within(&mut child, LIMIT, |line| line.starts_with(welcome)));
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains(&place.text("mnt"))).unwrap();
     assert!(line.contains(" fuse.in-a-container in-a-container ") && line.contains(" ro,"), "{line}");
     signal(&child, Signal::SIGTERM);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(code_of(&mut child), Some(0));
 }
 
 #[test]
@@ -511,7 +515,7 @@ fn a_service_manager_is_told_when_the_mount_answers_and_when_it_ends() {
     assert!(place.is_mounted());
     signal(&child, Signal::SIGTERM);
     assert!(told().contains("STOPPING=1"));
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(code_of(&mut child), Some(0));
 }
 
 #[test]
@@ -554,10 +558,10 @@ fn of_commands_at_once_one_mounts_in_the_end() {
     let place = Place::new();
     let start = || {
         let mut command = place.command(&["mount", &place.text("mnt"), &place.store()]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let children = [start(), start(), start()];
-    let codes = children.map(|child| child.wait_with_output().unwrap().status.code());
+    let codes = children.map(|mut child| code_of(&mut child));
     assert!(codes.contains(&Some(0)), "{codes:?}");
     assert_eq!(place.processes().len(), 1);
     fs::write(place.path("mnt/file"), "works").unwrap();
@@ -756,7 +760,7 @@ fn an_interrupted_command_takes_its_daemon_along() {
     // The daemon connects, so it waits for an answer from here on.
     let connection = mute.accept().unwrap();
     signal(&child, Signal::SIGINT);
-    child.wait().unwrap();
+    code_of(&mut child);
     wait_for("the end of the daemon", || place.processes().is_empty());
     assert!(!place.is_mounted());
     drop(connection);

@@ -1,5 +1,7 @@
 //! Processes with a deadline, and what the kernel says of them.
 
+use std::io::BufRead;
+use std::io::BufReader;
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
@@ -10,8 +12,11 @@ use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -38,8 +43,11 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Output {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let stdout = stdout.join().unwrap();
-    let stderr = stderr.join().unwrap();
+    let all = |pipe: &Receiver<Vec<u8>>| {
+        // What it has started may have the pipe as well.
+        pipe.recv_timeout(limit).unwrap_or_else(|_| panic!("{command:?}: somebody keeps its output open"))
+    };
+    let (stdout, stderr) = (all(&stdout), all(&stderr));
     let Some(status) = status else {
         panic!("{command:?}: not done within {limit:?}, said {}", String::from_utf8_lossy(&stderr));
     };
@@ -67,6 +75,20 @@ pub(crate) fn status_within(child: &mut Child, limit: Duration) -> Option<ExitSt
         status.is_some()
     });
     status
+}
+
+/// Whether `child` prints a line that `is_it` within `limit`. What it prints from then on is thrown away.
+pub(crate) fn prints_within(child: &mut Child, limit: Duration, is_it: impl Fn(&str) -> bool) -> bool {
+    let stdout = child.stdout.take().expect("the command was started with a pipe");
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            drop(tell.send(line));
+        }
+    });
+    let end = Instant::now() + limit;
+    let next = || told.recv_timeout(end.saturating_duration_since(Instant::now())).ok();
+    std::iter::from_fn(next).any(|line| is_it(&line))
 }
 
 /// Waits until `child` sleeps in the kernel for an answer of a file system in user space.
@@ -181,13 +203,16 @@ fn sockets_to(pid: u32, ports: &[u16]) -> Vec<RawFd> {
     found
 }
 
-fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+/// What comes out of `pipe`, once it is closed.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let mut pipe = pipe.expect("the command was started with pipes");
+    let (give, all) = mpsc::channel();
     thread::spawn(move || {
-        let mut all = Vec::new();
-        pipe.read_to_end(&mut all).unwrap();
-        all
-    })
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        drop(give.send(bytes));
+    });
+    all
 }
 
 /// The resident memory of a process, and the most that it ever was, in bytes.
