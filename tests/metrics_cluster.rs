@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::fs::Permissions;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 
 use common::cluster::Cluster;
+use common::cluster::JavaMount;
 use common::content;
 use common::mount::Mount;
 use common::mount::Spec;
@@ -112,6 +114,31 @@ fn client_keys(json: &serde_json::Value, kind: &str) -> BTreeSet<String> {
     wanted.cloned().collect()
 }
 
+/// The Java client, with its web server at the port that is returned. It cannot be asked to choose one, so this tries some that are
+/// free, below those that the kernel gives to outgoing connections.
+fn java_with_web(cluster: &Cluster, path: &str, settings: &[&str]) -> (JavaMount, u16) {
+    let free = (20_000..32_000)
+        .cycle()
+        .skip(std::process::id() as usize % 12_000)
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let mut said = String::new();
+    for port in free.take(3) {
+        let web = [
+            "alluxio.fuse.web.enabled=true".to_owned(),
+            "alluxio.fuse.web.bind.host=127.0.0.1".to_owned(),
+            format!("alluxio.fuse.web.port={port}"),
+        ];
+        let all = settings.iter().map(|setting| (*setting).to_owned()).chain(web);
+        let jvm: Vec<String> = all.map(|setting| format!("-D{setting}")).collect();
+        let jvm: Vec<&str> = jvm.iter().map(String::as_str).collect();
+        match cluster.try_mount_java(path, "direct_io", &jvm) {
+            Ok(mount) => return (mount, port),
+            Err(why) => said = why,
+        }
+    }
+    panic!("the Java client: {said}")
+}
+
 #[test]
 fn the_names_are_those_of_a_java_client_with_the_same_load() {
     let (cluster, _alone) = cluster();
@@ -122,16 +149,7 @@ fn the_names_are_those_of_a_java_client_with_the_same_load() {
         "alluxio.user.block.read.metrics.enabled=true",
         "alluxio.user.file.writetype.default=CACHE_THROUGH",
     ];
-    // A port that was free just now; the client cannot be asked to choose one.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let web = ["alluxio.fuse.web.enabled=true".to_owned(), format!("alluxio.fuse.web.port={port}")];
-    let all = settings.iter().map(|setting| (*setting).to_owned()).chain(web);
-    let jvm: Vec<String> = all
-        .chain(["alluxio.fuse.web.bind.host=127.0.0.1".to_owned()])
-        .map(|setting| format!("-D{setting}"))
-        .collect();
-    let java =
-        cluster.mount_java(&theirs.path, "direct_io", &jvm.iter().map(String::as_str).collect::<Vec<_>>());
+    let (java, port) = java_with_web(&cluster, &theirs.path, &settings);
     load(java.path());
     let page = Web { address: ([127, 0, 0, 1], port).into() }.get("/metrics/json/");
     let java_json: serde_json::Value = serde_json::from_str(&page).unwrap();

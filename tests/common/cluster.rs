@@ -99,12 +99,25 @@ impl Cluster {
 
     /// Mounts `path` with the Java client, with the words `options` of `-o` and arguments for its JVM.
     pub(crate) fn mount_java(&self, path: &str, options: &str, jvm: &[&str]) -> JavaMount {
+        self.try_mount_java(path, options, jvm).unwrap_or_else(|said| panic!("the Java client: {said}"))
+    }
+
+    /// As [`Self::mount_java`]; what was said if it did not come.
+    pub(crate) fn try_mount_java(
+        &self,
+        path: &str,
+        options: &str,
+        jvm: &[&str],
+    ) -> Result<JavaMount, String> {
         let dir = tempfile::Builder::new().prefix("java").tempdir().unwrap();
         let point = dir.path().canonicalize().unwrap();
         let mut command = Command::new(&self.script);
         command.arg("mount").arg(&point).arg(path).arg(options);
-        process::succeed(command.env("CLUSTER_FUSE_JAVA_OPTS", jvm.join(" ")), PATIENCE);
-        JavaMount { cluster: self.clone(), point, dir: Some(dir) }
+        let output = process::output_within(command.env("CLUSTER_FUSE_JAVA_OPTS", jvm.join(" ")), PATIENCE);
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(JavaMount { cluster: self.clone(), point, dir: Some(dir) })
     }
 
     /// The bytes of blocks that the workers have sent to clients over the network since they started.
