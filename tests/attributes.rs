@@ -29,6 +29,7 @@ use common::cluster::Cluster;
 use common::mount::Mount;
 use common::mount::Spec;
 use common::process;
+use common::wait_until;
 use common::web::Web;
 use common::web::with_web;
 
@@ -173,15 +174,14 @@ fn a_change_does_not_fail_those_who_look() {
         xattr::set(&changed, &format!("user.kept{kept}"), b"1", 0).unwrap();
     }
     thread::scope(|scope| {
-        // Until one has met an answer.
         let changes = Arc::new(scope.spawn(|| {
-            for round in 1..=1000 {
-                xattr::set(&changed, "user.moved", b"1", 0).unwrap();
-                xattr::remove(&changed, "user.moved").unwrap();
-                if round % 50 == 0 && has_met_it() {
-                    break;
+            wait_until("the master fails in its answer", Duration::from_secs(120), || {
+                for _ in 0..50 {
+                    xattr::set(&changed, "user.moved", b"1", 0).unwrap();
+                    xattr::remove(&changed, "user.moved").unwrap();
                 }
-            }
+                has_met_it()
+            });
         }));
         for _ in 0..READERS {
             let (changes, seen) = (Arc::clone(&changes), &seen);

@@ -88,6 +88,10 @@ fn attribute(span: &Span, key: &str) -> Option<String> {
     }
 }
 
+fn is_call(span: &Span, part: &str) -> bool {
+    attribute(span, "fuse.call").is_some_and(|call| call.contains(part))
+}
+
 #[test]
 fn a_request_its_steps_and_its_calls_are_one_trace() {
     let cluster = Cluster::get();
@@ -105,8 +109,7 @@ fn a_request_its_steps_and_its_calls_are_one_trace() {
     // The rest is sent when the mount ends.
     mount.unmount();
 
-    let is_read =
-        |span: &&Span| attribute(span, "fuse.call").is_some_and(|call| call.contains("Fuse.Read(path=/file"));
+    let is_read = |span: &&Span| is_call(span, "Fuse.Read(path=/file");
     wait_until("the read is there", Duration::from_secs(20), || {
         collector.spans().iter().any(|span| is_read(&span))
     });
@@ -161,11 +164,14 @@ fn one_in_so_many_requests_is_traced() {
     let collector = Collector::start();
     let spec = Spec::local(source.path())
         .property("alluxio.fuse.tracing.endpoint", &collector.url)
-        .property("alluxio.fuse.tracing.one.in", "1000000000");
+        .property("alluxio.fuse.tracing.one.in", "3");
     let mount = spec.start();
     for n in 0..100 {
         content::write_file(&mount.path().join(format!("file{n}")), n, 10).unwrap();
     }
     mount.unmount();
-    assert_eq!(collector.spans(), []);
+    // Chosen at random, so that fewer or more are seen once in the age of the universe.
+    let traced = || collector.spans().iter().filter(|span| is_call(span, "Fuse.Create(")).count();
+    wait_until("some are traced", Duration::from_secs(20), || traced() >= 3);
+    assert!(traced() < 80, "{} of 100 are traced", traced());
 }

@@ -11,6 +11,9 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -276,6 +279,13 @@ fn reader_that_handles_a_signal(path: &Path) -> Child {
     Command::new("perl").args(["-e", script]).arg(path).stdout(Stdio::piped()).spawn().unwrap()
 }
 
+/// One of the tests that interrupt a read by a signal that is handled: they see it by a thread that all mounts of this process
+/// share.
+fn watched_alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether an interrupt of this process's mounts was found harmless and its request is being watched.
 fn is_watched() -> bool {
     fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| {
@@ -285,11 +295,14 @@ fn is_watched() -> bool {
 
 #[test]
 fn a_signal_that_a_program_handles_by_the_way_ends_no_read() {
+    let _alone = watched_alone();
     with_each_library(|library| {
         let mount = Mount::new(library);
         mount.put("wait", b"x");
         let reader = reader_that_handles_a_signal(&mount.path("wait"));
-        eventually("the read waits", || mount.gate.waiting() == 1);
+        eventually("the read waits, and no other one is watched", || {
+            mount.gate.waiting() == 1 && !is_watched()
+        });
         kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGUSR1).unwrap();
         eventually("the interrupt has come", is_watched);
         mount.gate.open();
@@ -301,12 +314,15 @@ fn a_signal_that_a_program_handles_by_the_way_ends_no_read() {
 
 #[test]
 fn a_signal_that_means_it_ends_a_read_that_went_on_after_another() {
+    let _alone = watched_alone();
     with_each_library(|library| {
         let mount = Mount::new(library);
         mount.put("wait", b"x");
         let mut reader = reader_that_handles_a_signal(&mount.path("wait"));
         let pid = Pid::from_raw(reader.id().cast_signed());
-        eventually("the read waits", || mount.gate.waiting() == 1);
+        eventually("the read waits, and no other one is watched", || {
+            mount.gate.waiting() == 1 && !is_watched()
+        });
         kill(pid, Signal::SIGUSR1).unwrap();
         eventually("the interrupt has come", is_watched);
         // The kernel sends no second interrupt for the request.
