@@ -453,6 +453,31 @@ fn mount_mounts_it_by_its_type() {
 }
 
 #[test]
+fn mounting_all_of_fstab_again_leaves_a_live_mount_alone() {
+    let place = Place::new();
+    let line = format!("{} {} fuse.alluxio-fuse _netdev,nofail 0 0\n", place.store(), place.text("mnt"));
+    fs::write(place.path("fstab"), line).unwrap();
+    // The helper itself is called at last, as by a mount(8) that does not know what is mounted.
+    let script = "mount -t tmpfs none /usr/local/bin && ln -s \"$0\" /usr/local/bin/alluxio-fuse \
+                  && mount -a -T \"$1\" && \"$0\" stat && grep \"$2\" /proc/self/mountinfo \
+                  && mount -a -T \"$1\" && \"$0\" stat && \"$0\" \"$3\" \"$2\" -o rw; echo code $?; \"$0\" stat; umount \"$2\"";
+    let mut command = Command::new("unshare");
+    let words = [&place.text("fstab"), &place.text("mnt"), &place.store()];
+    command.args(["--mount", "sh", "-c", script, PROGRAM]).args(words);
+    command.env("ALLUXIO_LOGS_DIR", place.path("logs")).env("ALLUXIO_CONF_DIR", place.path("conf"));
+    let done = finish(command);
+    assert!(done.out.contains("code 32") && done.err.contains("is already mounted by process"), "{done:?}");
+    let row = format!("\t{}\t{}", place.text("mnt"), place.store());
+    let rows: Vec<_> = done.out.lines().filter(|line| line.ends_with(&row)).collect();
+    assert_eq!(rows.len(), 3, "{done:?}");
+    assert!(rows.iter().all(|other| *other == rows[0]), "the same process: {done:?}");
+    // The option direct_io is in force, as nobody gave others.
+    assert!(done.out.contains(&format!(" fuse.alluxio-fuse {} ", place.store())), "{done:?}");
+    assert!(place.log().contains("OPTIONS=\"direct_io\""), "{}", place.log());
+    wait_for("the end of the daemon", || place.processes().is_empty());
+}
+
+#[test]
 fn a_container_gives_properties_by_its_variables() {
     let place = Place::new();
     fs::remove_dir(place.path("mnt")).unwrap();

@@ -273,6 +273,14 @@ pub(super) struct MountArgs {
     #[arg(long, hide = true)]
     pub(super) daemon: bool,
 
+    /// The source in the list of mounts, unless the options name one
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(super) fs_name: Option<String>,
+
+    /// Leave what is mounted there as it is, as mount(8) expects it
+    #[arg(skip)]
+    pub(super) keep_previous: bool,
+
     /// Make the directory to mount at if it is missing, as Alluxio's Java process does
     #[arg(skip)]
     pub(super) make_point: bool,

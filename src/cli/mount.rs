@@ -43,10 +43,12 @@ pub(super) fn run(args: &MountArgs, environment: Environment) -> ExitCode {
             Err(failure) => return refuse(Some(&point), &failure, failed),
         }
     }
-    match mount::end_previous(&plan, PREVIOUS_LIMIT) {
-        Ok(None) => {}
-        Ok(Some(pid)) => out(format_args!("Unmount fuse at {point} (PID:{pid}).")),
-        Err(failure) => return refuse(Some(&point), &failure, failed),
+    if !args.keep_previous {
+        match mount::end_previous(&plan, PREVIOUS_LIMIT) {
+            Ok(None) => {}
+            Ok(Some(pid)) => out(format_args!("Unmount fuse at {point} (PID:{pid}).")),
+            Err(failure) => return refuse(Some(&point), &failure, failed),
+        }
     }
     if let Err(failure) = mount::prepare(&plan) {
         return refuse(Some(&point), &failure, failed);
@@ -81,7 +83,8 @@ fn plan(args: &MountArgs, environment: Environment) -> Result<Plan, Failure> {
             properties.push((key.name.to_owned(), text.clone()));
         }
     }
-    Ok(Plan::new(Config::load(environment, &properties)?)?.with_pid_file(args.pid_file.clone()))
+    let plan = Plan::new(Config::load(environment, &properties)?)?;
+    Ok(plan.with_pid_file(args.pid_file.clone()).with_fs_name(args.fs_name.clone()))
 }
 
 fn welcome(point: &str, logs: &str) {
@@ -107,6 +110,9 @@ fn daemon_arguments(args: &MountArgs, plan: &Plan) -> Vec<OsString> {
     }
     if let Some(file) = plan.pid_file() {
         words.extend(["--pid-file".into(), file.into()]);
+    }
+    if let Some(name) = &args.fs_name {
+        words.extend(["--fs-name".into(), name.into()]);
     }
     words.push("--".into());
     words.push(plan.point().into());

@@ -9,6 +9,8 @@ use clap::Parser;
 
 use super::args::Arguments;
 use super::args::MountArgs;
+use crate::config::command_line_properties;
+use crate::config::keys;
 
 /// What mount(8) calls a helper: `mount.` and the type.
 const HELPERS: [&str; 2] = ["mount.fuse.alluxio-fuse", "mount.alluxio-fuse"];
@@ -18,6 +20,9 @@ const FSTAB_WORDS: [&str; 12] = [
     "_netdev", "auto", "defaults", "group", "noauto", "nofail", "nogroup", "noowner", "nouser", "owner",
     "user", "users",
 ];
+
+/// Words that mount(8) and libfuse's helper give by themselves, for what nobody asked them.
+const UNASKED: [&str; 5] = ["async", "dev", "exec", "rw", "suid"];
 
 /// Words of another command line.
 #[derive(Debug)]
@@ -140,19 +145,33 @@ impl Direct {
 impl Helper {
     /// The same for `mount`, without the words that are not for the mount.
     pub(super) fn into_mount(self) -> MountArgs {
-        let options =
-            self.options.iter().map(|list| without_fstab_words(list)).filter(|list| !list.is_empty());
-        let options = options.collect();
-        let (point, path) = (Some(self.point), Some(self.source));
-        MountArgs { options, point, path, ..Arguments::mount() }
+        let own = self.options.iter().map(|list| without(list, is_for_fstab)).collect();
+        let options = without_unasked(own).into_iter().filter(|list| !list.is_empty()).collect();
+        let (point, path) = (Some(self.point), Some(self.source.clone()));
+        // By its source mount(8) finds what is mounted already.
+        let fs_name = Some(self.source);
+        MountArgs { keep_previous: true, fs_name, options, point, path, ..Arguments::mount() }
     }
 }
 
-fn without_fstab_words(list: &str) -> String {
-    let for_mount = |word: &&str| {
-        !FSTAB_WORDS.contains(word) && !["x-", "X-", "comment="].iter().any(|start| word.starts_with(start))
-    };
-    list.split(',').filter(for_mount).collect::<Vec<_>>().join(",")
+fn is_for_fstab(word: &str) -> bool {
+    FSTAB_WORDS.contains(&word) || ["x-", "X-", "comment="].iter().any(|start| word.starts_with(start))
+}
+
+/// Words that nobody asked for must not take the place of the mount options that are set elsewhere.
+fn without_unasked(lists: Vec<String>) -> Vec<String> {
+    let asked: Vec<String> =
+        lists.iter().map(|list| without(list, |word| UNASKED.contains(&word))).collect();
+    let replace = |(name, _): &(String, String)| name == keys::FUSE_MOUNT_OPTIONS.name;
+    match command_line_properties(&asked) {
+        Ok(properties) if !properties.iter().any(replace) => asked,
+        _ => lists,
+    }
+}
+
+/// The list without the words that `goes` names.
+fn without(list: &str, goes: impl Fn(&str) -> bool) -> String {
+    list.split(',').filter(|word| !goes(word)).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -204,6 +223,23 @@ mod tests {
         assert_eq!((args.point.as_deref(), args.path.as_deref()), (Some("/mnt"), Some("/people")));
         assert_eq!(mount(&["alluxio-fuse", "/people", "/mnt", "-o", "rw"]).path.as_deref(), Some("/people"));
         assert!(mount(&["mount.alluxio-fuse", "/", "/m", "-o", "defaults,_netdev"]).options.is_empty());
+    }
+
+    #[test]
+    fn what_mount_adds_by_itself_leaves_the_configured_options_in_force() {
+        let options = |list| mount(&["mount.alluxio-fuse", "/", "/m", "-o", list]).options;
+        assert!(options("rw,noauto,dev,suid").is_empty());
+        assert_eq!(options("rw,alluxio.a=b,data_cache=/c,dev,suid"), ["alluxio.a=b,data_cache=/c"]);
+        assert_eq!(options("rw,allow_other,dev"), ["rw,allow_other,dev"], "they replace all");
+        assert_eq!(options("ro,dev,suid"), ["ro,dev,suid"]);
+    }
+
+    #[test]
+    fn a_helper_of_mount_keeps_what_is_mounted_and_shows_the_source() {
+        let args = mount(&["mount.alluxio-fuse", "/people", "/m"]);
+        assert!(args.keep_previous);
+        assert_eq!(args.fs_name.as_deref(), Some("/people"));
+        assert!(!mount(&["alluxio-fuse", "-m", "/m"]).keep_previous);
     }
 
     #[test]

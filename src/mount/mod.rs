@@ -115,6 +115,7 @@ pub struct Plan {
     root: Root,
     logs: PathBuf,
     pid_file: Option<PathBuf>,
+    fs_name: Option<String>,
 }
 
 /// What a mount shows.
@@ -153,13 +154,20 @@ impl Plan {
         let root = Root::parse(config.text(&keys::FUSE_ALLUXIO_PATH))?;
         let logs = config.logs_dir();
         let logs = std::path::absolute(&logs).unwrap_or(logs);
-        Ok(Self { config, options, point, root, logs, pid_file: None })
+        Ok(Self { config, options, point, root, logs, pid_file: None, fs_name: None })
     }
 
     /// The number of the process that serves the mount is to be in `file` while it does.
     #[must_use]
     pub fn with_pid_file(mut self, file: Option<PathBuf>) -> Self {
         self.pid_file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+        self
+    }
+
+    /// The source in the list of mounts is `name`, unless the mount options name one.
+    #[must_use]
+    pub fn with_fs_name(mut self, name: Option<String>) -> Self {
+        self.fs_name = name;
         self
     }
 
@@ -188,7 +196,8 @@ impl Plan {
     }
 
     fn fs_name(&self) -> &str {
-        self.options.fs_name.as_deref().unwrap_or_else(|| self.config.text(&keys::FUSE_FS_NAME))
+        let name = self.options.fs_name.as_deref().or(self.fs_name.as_deref());
+        name.unwrap_or_else(|| self.config.text(&keys::FUSE_FS_NAME))
     }
 
     fn subtype(&self) -> &str {
