@@ -308,6 +308,26 @@ fn a_mount_in_the_foreground_logs_to_the_terminal_and_ends_by_each_signal() {
 }
 
 #[test]
+fn a_terminal_that_nobody_reads_stops_nothing() {
+    let place = Place::new();
+    let mut command = place.command(&["mount", "-n", "-o", "debug", &place.text("mnt"), &place.store()]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    let mount = place.path("mnt");
+    // A pipe holds 64 KiB, and each of these is a line of the log.
+    let user = std::thread::spawn(move || {
+        (0..2000).filter(|number| !mount.join(number.to_string()).exists()).count()
+    });
+    wait_for("operations beside a full pipe", || user.is_finished());
+    assert_eq!(user.join().unwrap(), 2000);
+    signal(&child, Signal::SIGTERM);
+    wait_for("the end", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(place.log().len() > 1 << 17 && place.log().ends_with("is unmounted\n"));
+}
+
+#[test]
 fn an_unmount_by_others_ends_the_daemon() {
     let place = Place::new();
     place.mount(&[]);

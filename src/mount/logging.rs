@@ -31,6 +31,7 @@ use super::log_fold::Fold;
 use super::log_fold::Line;
 use super::log_level;
 use super::log_level::Levels;
+use super::log_terminal::Terminal;
 
 /// Name of the log in the directory of logs.
 pub const LOG_FILE: &str = "fuse.log";
@@ -78,7 +79,9 @@ struct Logger {
 }
 
 struct Out {
-    sink: Sink,
+    file: LogFile,
+    /// In the foreground, until the end.
+    terminal: Option<Terminal>,
     fold: Fold,
     /// Nobody tells any more of what is held back.
     ended: bool,
@@ -93,7 +96,9 @@ pub(super) struct Logging {
 /// Sends what is logged from now on to `file`, and to the terminal if asked. Only the first call of a process counts.
 pub(super) fn start(file: LogFile, terminal: bool, debug: bool) -> Logging {
     let level = if debug { LevelFilter::Debug } else { LevelFilter::Info };
-    let out = Out { sink: Sink { file, terminal }, fold: Fold::default(), ended: false };
+    // Without it, as where stderr is closed, there is still the file.
+    let terminal = terminal.then(Terminal::start).and_then(Result::ok);
+    let out = Out { file, terminal, fold: Fold::default(), ended: false };
     let logger = Logger { levels: Levels::new(level), out: Mutex::new(out), held: Condvar::new() };
     if LOGGER.set(logger).is_err() {
         log::debug!("the log goes where it went before");
@@ -165,6 +170,11 @@ impl Logger {
         rest.iter().for_each(|line| out.write(line));
         out.ended = true;
         self.held.notify_all();
+        let terminal = out.terminal.take();
+        drop(out);
+        if let Some(terminal) = terminal {
+            terminal.finish();
+        }
     }
 }
 
@@ -194,7 +204,10 @@ impl Out {
     fn write(&mut self, line: &Line) {
         let text = shown(SystemTime::now(), std::process::id(), line);
         // There is nobody to tell of a log that cannot be written.
-        drop(self.sink.write(text.as_bytes()));
+        drop(self.file.write(text.as_bytes()));
+        if let Some(terminal) = &mut self.terminal {
+            terminal.write(&text);
+        }
     }
 }
 
@@ -206,26 +219,6 @@ impl Drop for Logging {
         {
             log::error!("the thread that tells of repeated lines panicked");
         }
-    }
-}
-
-/// Where lines go. Each comes in one piece.
-struct Sink {
-    file: LogFile,
-    terminal: bool,
-}
-
-impl Write for Sink {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.terminal {
-            // A terminal that is gone is no reason to stop logging.
-            drop(io::stderr().write_all(line));
-        }
-        self.file.write(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

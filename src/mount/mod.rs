@@ -16,6 +16,7 @@ mod launch;
 mod log_file;
 mod log_fold;
 mod log_level;
+mod log_terminal;
 mod logging;
 mod memory;
 mod pid_file;
