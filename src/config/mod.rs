@@ -116,10 +116,10 @@ impl Config {
         origin: &Origin,
     ) -> Result<(), ConfigError> {
         for (name, text) in properties {
-            let Some(key) = keys::find(&name).filter(|key| key.scope == Scope::Client) else {
+            let Some(key) = keys::find(name.trim()).filter(|key| key.scope == Scope::Client) else {
                 continue;
             };
-            let setting = Setting { text, source, origin: origin.clone() };
+            let setting = Setting { text: text.trim().to_owned(), source, origin: origin.clone() };
             if let Err(problem) = self.try_default(key, setting) {
                 self.notes.push((Level::Warn, format!("{problem}; it is not used")));
             }
@@ -392,8 +392,10 @@ impl Config {
         Ok(None)
     }
 
-    /// Records a setting unless a stronger source has one.
+    /// Records a setting unless a stronger source has one. Blanks around it are none of it, as in Alluxio, but on the
+    /// command line, where somebody has quoted them.
     fn put(&mut self, name: &str, text: &str, source: Source, origin: Origin) {
+        let (name, text) = if source == Source::Runtime { (name, text) } else { (name.trim(), text.trim()) };
         let name = self.present_name(name, &origin);
         let weaker = self.settings.get(name.as_str()).is_none_or(|old| old.source <= source);
         if weaker {

@@ -93,6 +93,20 @@ fn cluster_defaults_beat_built_in_ones_only() {
 }
 
 #[test]
+fn blanks_around_a_setting_are_none_of_it() {
+    let site = "alluxio.master.hostname=host \t\nalluxio.user.app.id=\\ a b \\ \n";
+    let java = [("ALLUXIO_JAVA_OPTS", "'-Dalluxio.user.hostname= node '")];
+    let mut config = load(site, &java, &[("alluxio.fuse.mount.point", "/mnt/quoted ")]).unwrap();
+    let cluster = ("alluxio.user.file.direct.access ".to_owned(), " /a.* ".to_owned());
+    config.add_cluster_defaults(vec![cluster]).unwrap();
+    assert_eq!(config.text(&keys::MASTER_HOSTNAME), "host");
+    assert_eq!(config.text(&keys::USER_APP_ID), "a b");
+    assert_eq!(config.text(&keys::USER_HOSTNAME), "node");
+    assert_eq!(config.text(&keys::USER_DIRECT_ACCESS), "/a.*");
+    assert_eq!(config.text(&keys::FUSE_MOUNT_POINT), "/mnt/quoted ");
+}
+
+#[test]
 fn the_first_site_file_is_the_only_one() {
     let home = home("alluxio.master.rpc.port=2\nalluxio.user.app.id=home");
     let conf = site_dir("alluxio.master.rpc.port=1");
