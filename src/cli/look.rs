@@ -17,7 +17,7 @@ use crate::mount::Registry;
 /// Asks the mount at `point`, or the only one. Parts of its answer are to come within `within` of each other, and a
 /// little more.
 pub(super) fn ask(point: Option<&str>, ask: &Ask, within: Duration) -> Result<Control, Failure> {
-    let registry = Registry::open(Environment::of_process().runtime_dir())?;
+    let registry = Registry::open(&Environment::of_process().runtime_dirs())?;
     let record = choose(point, registry.live()?)?;
     Control::ask(&registry, &record, ask, within)
 }

@@ -9,7 +9,7 @@ use crate::mount;
 use crate::mount::Registry;
 
 pub(super) fn run() -> ExitCode {
-    let registry = Registry::open(Environment::of_process().runtime_dir());
+    let registry = Registry::open(&Environment::of_process().runtime_dirs());
     match registry.and_then(|registry| mount::list(&registry)) {
         Ok(mounts) if mounts.is_empty() => {
             out("No mount point found. AlluxioFuse process is not running\n");

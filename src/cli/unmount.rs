@@ -33,7 +33,7 @@ pub(super) fn run(args: &UnmountArgs) -> ExitCode {
 
 fn end(args: &UnmountArgs) -> Result<(PathBuf, PathBuf, Outcome), Failure> {
     let environment = Environment::of_process();
-    let registry = Registry::open(environment.runtime_dir())?;
+    let registry = Registry::open(&environment.runtime_dirs())?;
     // A mount that is named can be ended whatever is wrong with the settings.
     let config = Config::load(environment, &[]);
     let logs = config.as_ref().map(Config::logs_dir).unwrap_or_default();

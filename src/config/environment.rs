@@ -11,11 +11,12 @@ use super::Origin;
 use super::env_script;
 
 /// Variables that Alluxio's own image does not take for properties either.
-const NO_PROPERTIES: [&str; 15] = [
+const NO_PROPERTIES: [&str; 16] = [
     "ALLUXIO_CLASSPATH",
     "ALLUXIO_CONF_DIR",
     "ALLUXIO_FUSE_ATTACH_OPTS",
     "ALLUXIO_FUSE_JAVA_OPTS",
+    "ALLUXIO_FUSE_RUNTIME_DIR",
     "ALLUXIO_GID",
     "ALLUXIO_GROUP",
     "ALLUXIO_HOME",
@@ -192,15 +193,23 @@ impl Environment {
         &self.user
     }
 
-    /// Directory for what must not outlive the running system, private to this user. Not made, not checked.
-    pub fn runtime_dir(&self) -> PathBuf {
-        if self.uid == 0 {
-            return PathBuf::from("/run/alluxio-fuse");
+    /// Directories for what must not outlive the running system, private to this user, the best one first: with another
+    /// session or none, or where `/run` cannot be written, another one is there. Not made, not checked, never none.
+    pub fn runtime_dirs(&self) -> Vec<PathBuf> {
+        if let Ok(Some(dir)) = self.variable("ALLUXIO_FUSE_RUNTIME_DIR") {
+            return vec![PathBuf::from(dir)];
         }
-        match self.variable("XDG_RUNTIME_DIR") {
-            Ok(Some(dir)) => PathBuf::from(dir).join("alluxio-fuse"),
-            _ => PathBuf::from(format!("/tmp/alluxio-fuse-{}", self.uid)),
-        }
+        let of_session = self.variable("XDG_RUNTIME_DIR").ok().flatten();
+        let of_session = of_session.map(|dir| PathBuf::from(dir).join("alluxio-fuse"));
+        let shared = PathBuf::from(format!("/tmp/alluxio-fuse-{}", self.uid));
+        let mut dirs: Vec<PathBuf> = if self.uid == 0 {
+            [Some("/run/alluxio-fuse".into()), of_session, Some(shared)].into_iter().flatten().collect()
+        } else {
+            let of_user = PathBuf::from(format!("/run/user/{}/alluxio-fuse", self.uid));
+            [of_session, Some(of_user), Some(shared)].into_iter().flatten().collect()
+        };
+        dirs.dedup();
+        dirs
     }
 
     /// Directory for what should stay, such as logs. Not made, not checked.
@@ -236,6 +245,20 @@ mod tests {
         {
             assert!(!is_service_link(name, value), "{name}");
         }
+    }
+
+    #[test]
+    fn there_is_a_second_place_for_the_list_of_mounts() {
+        let dirs = |variables: &[(&str, &str)], uid| {
+            let environment = Environment { uid, ..Environment::made_up(variables, Path::new("/home/x")) };
+            environment.runtime_dirs().iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>()
+        };
+        let session = ("XDG_RUNTIME_DIR", "/run/user/7");
+        assert_eq!(dirs(&[], 7), ["/run/user/7/alluxio-fuse", "/tmp/alluxio-fuse-7"]);
+        assert_eq!(dirs(&[session], 7), dirs(&[], 7));
+        let root = ["/run/alluxio-fuse", "/run/user/7/alluxio-fuse", "/tmp/alluxio-fuse-0"];
+        assert_eq!(dirs(&[session], 0), root);
+        assert_eq!(dirs(&[session, ("ALLUXIO_FUSE_RUNTIME_DIR", "/own")], 0), ["/own"]);
     }
 
     #[test]

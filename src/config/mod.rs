@@ -257,9 +257,9 @@ impl Config {
         }
     }
 
-    /// Directory for the list of mounts.
-    pub fn runtime_dir(&self) -> PathBuf {
-        self.environment.runtime_dir()
+    /// Directories for the list of mounts, the best one first.
+    pub fn runtime_dirs(&self) -> Vec<PathBuf> {
+        self.environment.runtime_dirs()
     }
 
     /// The name this user has towards the cluster.

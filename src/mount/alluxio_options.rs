@@ -7,6 +7,7 @@ use nix::unistd::User;
 
 use super::Failure;
 use super::memory;
+use super::registry;
 use crate::backend::alluxio::AlluxioOptions;
 use crate::backend::alluxio::Authentication;
 use crate::backend::alluxio::EndOfLife;
@@ -50,7 +51,7 @@ pub(super) fn from_config(config: &Config, root: &FsPath) -> Result<AlluxioOptio
         include_operation_id: config.flag(&keys::USER_OPERATION_ID),
         capacity_refresh: config.optional_duration(&keys::FUSE_STAT_CACHE_INTERVAL).unwrap_or(Duration::ZERO),
 
-        journal_dir: Some(config.runtime_dir()),
+        journal_dir: registry::place(&config.runtime_dirs()),
 
         memory_limit: memory::limit(config),
         reader_chunk: config.bytes(&keys::USER_READER_CHUNK),
@@ -381,7 +382,7 @@ mod tests {
         let mut built = with_master(&[]).unwrap();
         // The backend raises what servers would not stand.
         // The backend by itself knows no directory of this user.
-        assert!(built.journal_dir.take().is_some());
+        built.journal_dir = None;
         built.keepalive = built.keepalive.max(own.keepalive);
         built.streaming_keepalive = built.streaming_keepalive.max(own.streaming_keepalive);
         assert_eq!(format!("{built:#?}"), format!("{own:#?}"));

@@ -16,6 +16,7 @@ use super::alluxio_options;
 use super::fuse_conf;
 use super::logging;
 use super::point;
+use super::registry;
 use super::table;
 use crate::backend::alluxio::AlluxioOptions;
 use crate::backend::alluxio::RetryTimes;
@@ -95,6 +96,7 @@ pub fn examine(mut config: Config) -> Vec<Finding> {
     findings.extend(settings(&mut config));
     findings.extend(mount_point(&config));
     findings.push(logs(&config));
+    findings.push(list_of_mounts(&config));
     findings.extend(cache_directories(&config));
     findings.extend(cluster);
     findings
@@ -279,6 +281,16 @@ fn logs(config: &Config) -> Finding {
             format!("{}: {err}", dir.display()),
             "set ALLUXIO_LOGS_DIR to a directory that you can write",
         ),
+    }
+}
+
+fn list_of_mounts(config: &Config) -> Finding {
+    let subject = "list of mounts";
+    match registry::check(&config.runtime_dirs()) {
+        Ok(dir) => Finding::ok(subject, dir.display().to_string()),
+        Err(problem) => {
+            Finding::problem(subject, problem, "set ALLUXIO_FUSE_RUNTIME_DIR to a directory that you can write")
+        }
     }
 }
 

@@ -350,7 +350,7 @@ impl Root {
 /// Refuses what cannot work before anything is started: a mount point that cannot be used, or logs that cannot be
 /// written. A dead mount that is in the way is cleaned up.
 pub fn prepare(plan: &Plan) -> Result<(), Failure> {
-    plan.prepare(&Registry::open(plan.config.runtime_dir())?)?;
+    plan.prepare(&Registry::open(&plan.config.runtime_dirs())?)?;
     logging::open(&plan.logs, LOG_FILE).map(drop)
 }
 
@@ -371,7 +371,7 @@ pub fn make_point(plan: &Plan) -> Result<bool, Failure> {
 /// Ends the mount of this user that is already at the plan's mount point, as Alluxio's script does before each mount,
 /// and returns its process.
 pub fn end_previous(plan: &Plan, limit: Duration) -> Result<Option<i32>, Failure> {
-    let registry = Registry::open(plan.config.runtime_dir())?;
+    let registry = Registry::open(&plan.config.runtime_dirs())?;
     if !registry.live()?.iter().any(|record| record.point == plan.point) {
         return Ok(None);
     }
@@ -395,7 +395,7 @@ pub fn start(plan: &Plan, arguments: &[OsString], limit: Duration) -> Result<(),
 
 /// Mounts, and returns when the mount has ended. Errors come before there is a mount, or as it ends.
 pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
-    let registry = Registry::open(plan.config.runtime_dir())?;
+    let registry = Registry::open(&plan.config.runtime_dirs())?;
     plan.prepare(&registry)?;
     let terminal = matches!(launch, Launch::Terminal(_));
     let file = logging::open_log(&plan.logs)?;

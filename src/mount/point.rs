@@ -176,7 +176,7 @@ mod tests {
     const FREE: Conditions<'_> = Conditions { nonempty: false, fs_type: table::TYPE, store: None };
 
     fn registry(dir: &Path) -> Registry {
-        Registry::open(dir.join("registry")).unwrap()
+        Registry::open(&[dir.join("registry")]).unwrap()
     }
 
     fn refusal(point: &Path, conditions: &Conditions<'_>) -> String {

@@ -39,7 +39,8 @@ impl Control {
             )),
             _ => Failure::because(format!("control socket of {}", point.display()), err),
         };
-        let (_kept, path) = address(registry.dir(), &name(record.process.pid)).map_err(fail)?;
+        let socket = name(record.process.pid);
+        let (_kept, path) = address(registry.dir_of(&socket), &socket).map_err(fail)?;
         let mut stream = UnixStream::connect(path).map_err(fail)?;
         stream.set_read_timeout(Some(within + PATIENCE)).map_err(fail)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(fail)?;
