@@ -51,6 +51,14 @@ impl Fold {
             return true;
         }
         let key = (line.level, line.target.clone(), kind(&line.text));
+        // Of a kind with lines that are held back `due` tells, which removes it.
+        let is_past = |kind: &Kind| kind.held == 0 && now.saturating_duration_since(kind.since) >= WINDOW;
+        if self.kinds.get(&key).is_some_and(is_past) {
+            self.kinds.remove(&key);
+        }
+        if self.kinds.len() >= KINDS_MAX {
+            self.kinds.retain(|_, kind| !is_past(kind));
+        }
         if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&key) {
             return true;
         }
@@ -178,6 +186,25 @@ mod tests {
         let (mut fold, now) = (Fold::default(), Instant::now());
         let line = Line { level: Level::Info, ..failure(1) };
         assert!((0..100).all(|_| fold.admits(now, &line)));
+    }
+
+    #[test]
+    fn a_kind_that_was_never_held_back_begins_anew_after_its_while() {
+        let (mut fold, now) = (Fold::default(), Instant::now());
+        (0..5).for_each(|number| assert!(fold.admits(now, &failure(number))));
+        assert!((0..5).all(|number| fold.admits(now + WINDOW, &failure(number))));
+        assert!(!fold.admits(now + WINDOW, &failure(6)));
+    }
+
+    #[test]
+    fn kinds_of_long_ago_make_room_for_others() {
+        let (mut fold, now) = (Fold::default(), Instant::now());
+        let word = |number: usize| "x".repeat(number + 1);
+        (0..KINDS_MAX).for_each(|number| assert!(fold.admits(now, &error(&word(number)))));
+        let later = now + WINDOW;
+        assert!((0..5).all(|_| fold.admits(later, &failure(1))));
+        assert!(!fold.admits(later, &failure(1)), "it is folded");
+        assert_eq!(fold.kinds.len(), 1);
     }
 
     #[test]
