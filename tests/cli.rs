@@ -396,6 +396,38 @@ fn a_mount_point_of_somebody_else_is_refused() {
 }
 
 #[test]
+fn a_mount_is_found_when_its_record_was_cleaned_up() {
+    let place = Place::new();
+    let run = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("ALLUXIO_FUSE_RUNTIME_DIR", place.path("run/list"));
+        finish(command)
+    };
+    let (point, store) = (place.text("mnt"), place.store());
+    let mount = || {
+        fs::create_dir_all(place.path("run")).unwrap();
+        let done = run(&["mount", &point, &store]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let shown = run(&["stat"]).out;
+        let row = shown.lines().find(|line| line.ends_with(&format!("\t{point}\t{store}"))).unwrap();
+        row.split('\t').next().unwrap().parse::<i32>().unwrap()
+    };
+    let pid = mount();
+    fs::remove_dir_all(place.path("run")).unwrap();
+    fs::create_dir(place.path("run")).unwrap();
+    assert!(run(&["stat"]).out.contains(&format!("{pid}\t{point}\t{store}\n")));
+    wait_for("a new record", || place.path("run/list").join(pid.to_string()).exists());
+    wait_for("a new socket", || run(&["stats", &point]).code == Some(0));
+    fs::remove_dir_all(place.path("run")).unwrap();
+    let second = mount();
+    assert!(second != pid && !is_running(pid), "the first one was ended");
+    fs::remove_dir_all(place.path("run/list")).unwrap();
+    let done = run(&["unmount", "-f", &point]);
+    assert!(done.out.starts_with(&format!("Forcibly killed fuse process {second}\n")), "{done:?}");
+    assert!(!is_running(second) && !place.is_mounted());
+}
+
+#[test]
 fn a_second_mount_takes_the_place_of_the_first() {
     let place = Place::new();
     place.mount(&[]);

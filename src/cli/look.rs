@@ -18,7 +18,7 @@ use crate::mount::Registry;
 /// little more.
 pub(super) fn ask(point: Option<&str>, ask: &Ask, within: Duration) -> Result<Control, Failure> {
     let registry = Registry::open(&Environment::of_process().runtime_dirs())?;
-    let record = choose(point, registry.live()?)?;
+    let record = choose(point, registry.mounts()?)?;
     Control::ask(&registry, &record, ask, within)
 }
 

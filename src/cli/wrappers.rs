@@ -160,8 +160,7 @@ fn is_for_fstab(word: &str) -> bool {
 
 /// Words that nobody asked for must not take the place of the mount options that are set elsewhere.
 fn without_unasked(lists: Vec<String>) -> Vec<String> {
-    let asked: Vec<String> =
-        lists.iter().map(|list| without(list, |word| UNASKED.contains(&word))).collect();
+    let asked: Vec<String> = lists.iter().map(|list| without(list, |word| UNASKED.contains(&word))).collect();
     let replace = |(name, _): &(String, String)| name == keys::FUSE_MOUNT_OPTIONS.name;
     match command_line_properties(&asked) {
         Ok(properties) if !properties.iter().any(replace) => asked,

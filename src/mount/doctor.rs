@@ -288,9 +288,11 @@ fn list_of_mounts(config: &Config) -> Finding {
     let subject = "list of mounts";
     match registry::check(&config.runtime_dirs()) {
         Ok(dir) => Finding::ok(subject, dir.display().to_string()),
-        Err(problem) => {
-            Finding::problem(subject, problem, "set ALLUXIO_FUSE_RUNTIME_DIR to a directory that you can write")
-        }
+        Err(problem) => Finding::problem(
+            subject,
+            problem,
+            "set ALLUXIO_FUSE_RUNTIME_DIR to a directory that you can write",
+        ),
     }
 }
 

@@ -39,13 +39,15 @@ pub(super) struct Insight {
     _figures: Registration,
 }
 
-/// Starts it for the mount at `point`: its `parts`, and `fs`, what is behind it, without the caches.
+/// Starts it for the mount at `point`: its `parts`, and `fs`, what is behind it, without the caches. `also` is called as
+/// often as rates are counted.
 pub(super) fn start(
     config: &Config,
     port: Option<Port>,
     point: PathBuf,
     fs: Arc<dyn FileSystem>,
     parts: Parts,
+    also: impl Fn() + Send + 'static,
 ) -> Result<Insight, Failure> {
     let client = config.optional_text(&keys::USER_APP_ID);
     let host = host(config);
@@ -54,7 +56,11 @@ pub(super) fn start(
     let identity = Identity { source, user: config.login_user().to_owned() };
     let cluster = parts.cluster.clone();
     let figures = figures::register(parts);
-    let rates = Ticker::start("rates", metrics::TICK, |_| metrics::tick(), || {});
+    let work = move |_: &Cancel| {
+        metrics::tick();
+        also();
+    };
+    let rates = Ticker::start("rates", metrics::TICK, work, || {});
     let rates = rates.map_err(|err| Failure::because("cannot start a thread", err))?;
     let reports = match cluster {
         Some(cluster) if config.flag(&keys::USER_METRICS) => Some(reports(config, cluster, host)?),

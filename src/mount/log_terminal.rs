@@ -93,7 +93,8 @@ mod tests {
             terminal.write(&line);
             sent += 1;
         }
-        let reader = std::thread::spawn(move || BufReader::new(theirs).lines().map_while(Result::ok).collect());
+        let reader =
+            std::thread::spawn(move || BufReader::new(theirs).lines().map_while(Result::ok).collect());
         while terminal.left_out > 0 {
             std::thread::yield_now();
             terminal.write(&line);

@@ -5,6 +5,7 @@ mod alluxio_options;
 mod background;
 mod cluster;
 mod control;
+mod daemons;
 mod data_cache;
 mod doctor;
 mod ending;
@@ -21,6 +22,7 @@ mod logging;
 mod memory;
 mod pid_file;
 mod point;
+mod presence;
 mod process;
 mod registry;
 mod shown_as;
@@ -92,7 +94,6 @@ use crate::vfs;
 use crate::vfs::Vfs;
 use crate::vfs::VfsOptions;
 use cluster::Watch;
-use control::Door;
 use control::Inspected;
 use ending::Ending;
 use figures::Parts;
@@ -100,6 +101,7 @@ use log_file::Reopen;
 use pid_file::PidFile;
 use point::Conditions;
 use point::State;
+use presence::Presence;
 use shown_as::Mask;
 use shown_as::shown_as;
 use signals::Caught;
@@ -372,7 +374,7 @@ pub fn make_point(plan: &Plan) -> Result<bool, Failure> {
 /// and returns its process.
 pub fn end_previous(plan: &Plan, limit: Duration) -> Result<Option<i32>, Failure> {
     let registry = Registry::open(&plan.config.runtime_dirs())?;
-    if !registry.live()?.iter().any(|record| record.point == plan.point) {
+    if !registry.mounts()?.iter().any(|record| record.point == plan.point) {
         return Ok(None);
     }
     match unmount(&plan.point, &registry, limit)? {
@@ -464,8 +466,6 @@ fn serve_logged(
     let pid_file = plan.pid_file.as_deref().map(PidFile::write).transpose()?;
     drop(lock);
     let parts = Parts { vfs: Arc::clone(&vfs), data: data.clone(), cluster: cluster.clone() };
-    let insight = insight::start(&plan.config, port, plan.point.clone(), behind, parts)?;
-
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
     let inspected = Inspected {
@@ -477,8 +477,11 @@ fn serve_logged(
         data,
         cluster,
     };
-    let door = Door::open(registry.dir(), inspected.clone())
-        .map_err(|err| log::warn!("nobody can look into this mount: {err}"));
+    let dirs = plan.config.runtime_dirs();
+    let presence = Arc::new(Presence::begin(dirs, registry, registration, inspected.clone()));
+    let present = Arc::clone(&presence);
+    let insight =
+        insight::start(&plan.config, port, plan.point.clone(), behind, parts, move || present.renew())?;
     let at_terminal = launch.is_at_terminal();
     let received = move |signal| {
         let name = match signal {
@@ -514,7 +517,7 @@ fn serve_logged(
 
     let outcome = serving.wait();
     systemd::stopping(&plan.point);
-    drop(door);
+    let registration = presence.close();
     let unfinished = vfs.finish(FINISH_LIMIT);
     if unfinished > 0 {
         log::error!("{unfinished} files could not be completed");
@@ -600,7 +603,7 @@ fn raise_open_files() {
 /// user are left out.
 pub fn list(registry: &Registry) -> Result<Vec<Listed>, Failure> {
     let entries = table::read().map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
-    let records = registry.live()?;
+    let records = registry.mounts()?;
     let is_mounted = |record: &&Record| entries.iter().any(|entry| entry.point == record.point);
     let mut listed: Vec<Listed> = records
         .iter()

@@ -25,10 +25,16 @@ impl Process {
     /// This one.
     pub fn current() -> io::Result<Self> {
         let pid = nix::unistd::getpid().as_raw();
-        match start_time(pid)? {
-            Some(started) => Ok(Self { pid, started }),
+        match Self::find(pid) {
+            Some(process) => Ok(process),
             None => Err(io::Error::other(format!("/proc/{pid}/stat is not as it should be"))),
         }
+    }
+
+    /// The one that has the number `pid` now.
+    pub(super) fn find(pid: i32) -> Option<Self> {
+        let started = start_time(pid).ok()??;
+        Some(Self { pid, started })
     }
 
     /// Whether it still runs.

@@ -24,6 +24,8 @@ use nix::unistd::AccessFlags;
 use nix::unistd::access;
 
 use super::Failure;
+use super::daemons;
+use super::daemons::Daemon;
 use super::process::Process;
 use super::table;
 
@@ -112,8 +114,18 @@ impl Registry {
         Ok(Registration { file })
     }
 
-    /// The mounts whose process runs. Files that others left behind are removed.
-    pub fn live(&self) -> Result<Vec<Record>, Failure> {
+    /// The mounts of this user, also those whose record somebody has removed.
+    pub fn mounts(&self) -> Result<Vec<Record>, Failure> {
+        let mut records = self.live()?;
+        let unrecorded = daemons::unrecorded(|point| records.iter().any(|record| record.point == point));
+        let record = |Daemon { process, point, path }| Record { process, point, path };
+        records.extend(unrecorded.into_iter().map(record));
+        records.sort_by(|one, other| one.point.cmp(&other.point));
+        Ok(records)
+    }
+
+    /// The mounts that have a record and whose process runs. Files that others left behind are removed.
+    pub(super) fn live(&self) -> Result<Vec<Record>, Failure> {
         let mut records = read(&self.dir).map_err(|err| Failure::because(self.dir.display(), err))?;
         // They may be gone meanwhile.
         records.extend(self.elsewhere.iter().flat_map(|dir| read(dir).unwrap_or_default()));
@@ -219,9 +231,18 @@ fn remove_stale_socket(dir: &Path, name: &OsStr) {
     }
 }
 
+impl Registration {
+    /// Whether nobody has removed it.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.exists()
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Err(err) = std::fs::remove_file(&self.file) {
+        if let Err(err) = std::fs::remove_file(&self.file)
+            && err.kind() != io::ErrorKind::NotFound
+        {
             log::warn!("{} stays behind: {err}", self.file.display());
         }
     }

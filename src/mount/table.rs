@@ -19,6 +19,13 @@ pub(super) struct MountEntry {
     pub(super) fs_type: String,
 }
 
+impl MountEntry {
+    /// Whether a process serves it, of this program or another.
+    pub(super) fn is_fuse(&self) -> bool {
+        self.fs_type.starts_with("fuse")
+    }
+}
+
 /// All mounts that this process sees, in the order they were made.
 pub(super) fn read() -> io::Result<Vec<MountEntry>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))

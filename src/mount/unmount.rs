@@ -85,15 +85,15 @@ pub fn kill(point: &Path, registry: &Registry) -> Result<Outcome, Failure> {
     Ok(if ended { Outcome::Killed { pid } } else { Outcome::Busy { pid } })
 }
 
-/// The running mount at `point`, if it is in the registry. The last one recorded is on top.
+/// The running mount at `point`, if it is known. The last one recorded is on top.
 fn find_record(point: &Path, registry: &Registry) -> Result<Option<Record>, Failure> {
-    let records = registry.live()?.into_iter().filter(|record| record.point == point);
+    let records = registry.mounts()?.into_iter().filter(|record| record.point == point);
     Ok(records.max_by_key(|record| record.process.started))
 }
 
 fn is_mounted(point: &Path) -> Result<bool, Failure> {
     let entry = table::find(point).map_err(|err| Failure::because("/proc/self/mountinfo", err))?;
-    Ok(entry.is_some_and(|entry| entry.fs_type.starts_with("fuse")))
+    Ok(entry.is_some_and(|entry| entry.is_fuse()))
 }
 
 /// Ends a mount that no process in the registry serves: a dead one, or one of Alluxio's Java client.
@@ -103,7 +103,7 @@ fn remove_orphan(point: &Path, removal: Removal) -> Result<Outcome, Failure> {
         None => Ok(Outcome::NotMounted),
         Some(entry) => {
             // A dead mount may be one of ours that was given another name.
-            let dead = entry.fs_type.starts_with("fuse") && is_dead(point);
+            let dead = entry.is_fuse() && is_dead(point);
             if !dead && entry.fs_type != table::TYPE {
                 return Ok(Outcome::Foreign(entry.fs_type));
             }

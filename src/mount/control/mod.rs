@@ -102,6 +102,11 @@ impl Door {
             .spawn(move || take_in(&listener, &woken, &own))?;
         Ok(Self { path, inside, wake: Some(wake), thread: Some(thread) })
     }
+
+    /// Whether callers still find it.
+    pub(super) fn is_there(&self) -> bool {
+        self.path.exists()
+    }
 }
 
 impl Drop for Door {
