@@ -827,6 +827,25 @@ fn a_mount_that_does_not_answer_in_time_is_given_up() {
 }
 
 #[test]
+fn a_signal_ends_a_mount_that_does_not_come_yet() {
+    let place = Place::new();
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = mute.local_addr().unwrap().port();
+    let options = format!("alluxio.master.hostname=127.0.0.1,alluxio.master.rpc.port={port}");
+    for sent in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut command = place.command(&["mount", "-n", "-o", &options, &place.text("mnt"), "/"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let _connection = mute.accept().unwrap();
+        // The first process of a container would not even get a signal that is not caught.
+        signal(&child, sent);
+        wait_for("the end", || child.try_wait().unwrap().is_some());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{sent}");
+        assert!(place.log().ends_with("before there is a mount, system exiting\n"), "{}", place.log());
+    }
+    assert!(!place.is_mounted());
+}
+
+#[test]
 fn an_interrupted_command_takes_its_daemon_along() {
     let place = Place::new();
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -105,7 +105,7 @@ use presence::Presence;
 use shown_as::Mask;
 use shown_as::shown_as;
 use signals::Caught;
-use signals::CaughtSignals;
+use signals::Signals;
 
 /// How long files that are being written may take to be completed when the mount ends.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
@@ -397,13 +397,14 @@ pub fn start(plan: &Plan, arguments: &[OsString], limit: Duration) -> Result<(),
 
 /// Mounts, and returns when the mount has ended. Errors come before there is a mount, or as it ends.
 pub fn serve(mut plan: Plan, launch: &Launch) -> Result<(), Failure> {
+    let signals = Signals::catch().map_err(|err| Failure::because("cannot wait for signals", err))?;
     let registry = Registry::open(&plan.config.runtime_dirs())?;
     plan.prepare(&registry)?;
     let terminal = matches!(launch, Launch::Terminal(_));
     let file = logging::open_log(&plan.logs)?;
     let reopen = file.reopen();
     let _logging = logging::start(file, terminal, plan.debug());
-    let outcome = serve_logged(&mut plan, &registry, launch, reopen);
+    let outcome = serve_logged(&mut plan, &registry, launch, signals, reopen);
     match &outcome {
         Ok(()) => log::info!("{} is unmounted", plan.point.display()),
         Err(failure) => log::error!("Failed to launch FUSE: {failure}"),
@@ -415,6 +416,7 @@ fn serve_logged(
     plan: &mut Plan,
     registry: &Registry,
     launch: &Launch,
+    mut signals: Signals,
     reopen: Reopen,
 ) -> Result<(), Failure> {
     log::info!("alluxio-fuse version: {}", env!("CARGO_PKG_VERSION"));
@@ -450,7 +452,6 @@ fn serve_logged(
     let MountOptions { uid, gid, umask, .. } = plan.options;
     let vfs = Vfs::new(shown_as(Mask { uid, gid, umask }, fs), plan.vfs_options());
     let vfs = Arc::new(vfs.with_memory(memory, data.clone().map(|data| data as Arc<dyn Memory>)));
-    let signals = CaughtSignals::new().map_err(|err| Failure::because("cannot wait for signals", err))?;
     log::info!(
         "Mounting {}: mount point=\"{}\", OPTIONS=\"{}\"",
         plan.path(),
@@ -458,6 +459,7 @@ fn serve_logged(
         plan.config.text(&keys::FUSE_MOUNT_OPTIONS)
     );
     launch.mounting();
+    signals.mounting();
     let session = Session::mount(&plan.session_options(), Arc::clone(&vfs))
         .map_err(|err| Failure::new(err.to_string()))?;
     let registration = registry
@@ -504,7 +506,7 @@ fn serve_logged(
         log::info!("Receive signal name {name}, system exiting");
         ending.request();
     };
-    let signals = signals.call(received).map_err(|err| Failure::because("cannot wait for signals", err))?;
+    signals.call(received);
     let stopper = session.stopper();
     let serving = session.start().map_err(|err| Failure::because("cannot start workers", err))?;
     let abandoned = move || {
