@@ -26,6 +26,10 @@ enum Phase {
     /// Told to end, waiting until files are closed.
     Draining,
     Stopping,
+    /// The mount is gone, and files are being completed.
+    Finishing,
+    /// Somebody was told so.
+    Hurried,
 }
 
 /// The end of one mount. Each request to end that comes on top of another is more urgent.
@@ -73,11 +77,21 @@ impl Ending {
                 drop(phase);
                 self.inner.cut();
             }
-            Phase::Stopping => {
+            Phase::Finishing => {
+                *phase = Phase::Hurried;
+                log::warn!("files are still being completed, another signal ends this process without them");
+            }
+            Phase::Stopping | Phase::Hurried => {
                 drop(phase);
                 self.inner.force();
             }
         }
+    }
+
+    /// What is to be called when the mount is gone.
+    pub(super) fn finishing(&self) -> impl FnOnce() + use<> {
+        let inner = Arc::clone(&self.inner);
+        move || *inner.phase.lock() = Phase::Finishing
     }
 
     fn start_drain(&mut self) {

@@ -470,6 +470,7 @@ fn serve_logged(
     let parts = Parts { vfs: Arc::clone(&vfs), data: data.clone(), cluster: cluster.clone() };
     let patience = plan.config.optional_duration(&keys::FUSE_UMOUNT_TIMEOUT).unwrap_or_default();
     let mut ending = Ending::new(session.stopper(), Arc::clone(&vfs), plan.point.clone(), patience);
+    let finishing = ending.finishing();
     let inspected = Inspected {
         point: plan.point.clone(),
         path: plan.path().to_owned(),
@@ -518,6 +519,7 @@ fn serve_logged(
     systemd::ready(plan.path(), &plan.point);
 
     let outcome = serving.wait();
+    finishing();
     systemd::stopping(&plan.point);
     let registration = presence.close();
     let unfinished = vfs.finish(FINISH_LIMIT);
