@@ -297,7 +297,8 @@ pub(super) struct MountArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct UnmountArgs {
-    /// End it at once: what is being written is lost
+    /// Kill its process, whatever that waits for. What is being written is lost, as it is without this unless
+    /// alluxio.fuse.umount.timeout is set
     #[arg(short = 'f', long)]
     pub(super) force: bool,
 
