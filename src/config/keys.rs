@@ -148,7 +148,7 @@ keys! { LOCAL, Local;
     MASTER_RPC_ADDRESSES: Kind::List, "alluxio.master.rpc.addresses" = unset;
     /// Addresses of the masters' journals; their hosts are the masters if nothing else says who is.
     MASTER_JOURNAL_ADDRESSES: Kind::List, "alluxio.master.embedded.journal.addresses" = unset;
-    /// Masters are found through ZooKeeper.
+    /// Whether Alluxio's own clients find masters through ZooKeeper. This program does not: list all masters in alluxio.master.rpc.addresses.
     ZOOKEEPER_ENABLED: Kind::Flag, "alluxio.zookeeper.enabled" = "false";
 
     /// The user to be known as; the operating system's user if unset.

@@ -124,6 +124,14 @@ fn masters(config: &Config) -> Result<Vec<HostPort>, Failure> {
     if !named.is_empty() {
         return named.iter().map(|text| parse(&keys::MASTER_RPC_ADDRESSES, text)).collect();
     }
+    // Which master Alluxio's clients would find there, the other keys do not say.
+    if config.flag(&keys::ZOOKEEPER_ENABLED) {
+        let reason = format!(
+            "masters cannot be looked up in ZooKeeper, list them in {}: who is the primary is found out by asking them",
+            keys::MASTER_RPC_ADDRESSES.name
+        );
+        return Err(refuse(config, &keys::ZOOKEEPER_ENABLED, "true", &reason));
+    }
     let journals = config.list(&keys::MASTER_JOURNAL_ADDRESSES);
     if !journals.is_empty() {
         let hosts = journals.iter().map(|text| parse(&keys::MASTER_JOURNAL_ADDRESSES, text));
@@ -133,10 +141,6 @@ fn masters(config: &Config) -> Result<Vec<HostPort>, Failure> {
         // A host only, so that an address that does not look like one is found out.
         Some(host) => parse(&keys::MASTER_HOSTNAME, &in_brackets(host))
             .map(|found| vec![HostPort::new(found.host, default_port)]),
-        None if config.flag(&keys::ZOOKEEPER_ENABLED) => Err(Failure::new(format!(
-            "masters cannot be looked up in ZooKeeper, list them in {}",
-            keys::MASTER_RPC_ADDRESSES.name
-        ))),
         None => Err(Failure::new(format!(
             "no Alluxio master is known, set {} or {} in alluxio-site.properties, or ALLUXIO_MASTER_HOSTNAME",
             keys::MASTER_HOSTNAME.name,
@@ -367,11 +371,13 @@ mod tests {
         let hostname = ("alluxio.master.hostname", "");
         assert!(options(&[hostname]).unwrap_err().contains("set alluxio.master.hostname or"));
         let zookeeper = ("alluxio.zookeeper.enabled", "true");
-        assert!(
-            options(&[hostname, zookeeper])
-                .unwrap_err()
-                .contains("list them in alluxio.master.rpc.addresses")
-        );
+        let journal = ("alluxio.master.embedded.journal.addresses", "a:1");
+        for other in [hostname, ("alluxio.master.hostname", "h"), journal] {
+            let problem = options(&[other, zookeeper]).unwrap_err();
+            assert!(problem.starts_with("alluxio.zookeeper.enabled=true (command line): "), "{problem}");
+            assert!(problem.contains("list them in alluxio.master.rpc.addresses"), "{problem}");
+        }
+        assert!(with_master(&[zookeeper]).is_ok());
         let bad = options(&[("alluxio.master.rpc.addresses", "h:port")]).unwrap_err();
         assert!(bad.starts_with("alluxio.master.rpc.addresses=h:port (command line): "), "{bad}");
     }
