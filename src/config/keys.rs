@@ -112,21 +112,11 @@ keys! { LOCAL, Local;
         was "alluxio.worker.fuse.mount.alluxio.path";
     /// Name of the file system in the list of mounts.
     FUSE_FS_NAME: Kind::Text, "alluxio.fuse.fs.name" = "alluxio-fuse";
-    /// Logs every operation.
-    FUSE_DEBUG: Kind::Flag, "alluxio.fuse.debug.enabled" = "false";
-    /// Switches the `.alluxiocli` names on.
-    FUSE_SPECIAL_COMMANDS: Kind::Flag, "alluxio.fuse.special.command.enabled" = "false";
     /// Collector of OpenTelemetry that spans of requests are sent to: a URL for OTLP over HTTP, such as http://localhost:4318. Where it is not set, OTEL_EXPORTER_OTLP_ENDPOINT counts. Only in builds with the feature otlp.
     FUSE_TRACING_ENDPOINT: Kind::Text, "alluxio.fuse.tracing.endpoint" = unset;
     /// One in so many requests is traced.
     FUSE_TRACING_ONE_IN: Kind::Int(1, 1_000_000_000), "alluxio.fuse.tracing.one.in" = "1";
-    /// Serves metrics, health and the log's level over HTTP.
-    FUSE_WEB_ENABLED: Kind::Flag, "alluxio.fuse.web.enabled" = "false";
-    /// Port for that; 0 for any that is free, which the log then names.
-    FUSE_WEB_PORT: Kind::Int(0, 65_535), "alluxio.fuse.web.port" = "49999";
-    /// Address for that; Alluxio's own default is 0.0.0.0, for all who reach this machine.
-    FUSE_WEB_BIND_HOST: Kind::Text, "alluxio.fuse.web.bind.host" = "127.0.0.1";
-    /// This machine's name in the address that the log shows.
+    /// This machine's name in the address of the web server that the log shows.
     FUSE_WEB_HOSTNAME: Kind::Text, "alluxio.fuse.web.hostname" = unset;
 
     /// Where Alluxio is installed.
@@ -192,6 +182,16 @@ keys! { CLIENT, Client;
     FUSE_AUTH_CUSTOM_GROUP: Kind::Text, "alluxio.fuse.auth.policy.custom.group" = unset;
     /// How long a terminated mount waits for files that are open.
     FUSE_UMOUNT_TIMEOUT: Kind::Timeout, "alluxio.fuse.umount.timeout" = "0s";
+    /// Logs every operation.
+    FUSE_DEBUG: Kind::Flag, "alluxio.fuse.debug.enabled" = "false";
+    /// Switches the `.alluxiocli` names on.
+    FUSE_SPECIAL_COMMANDS: Kind::Flag, "alluxio.fuse.special.command.enabled" = "false";
+    /// Serves metrics, health and the log's level over HTTP.
+    FUSE_WEB_ENABLED: Kind::Flag, "alluxio.fuse.web.enabled" = "false";
+    /// Port for that; 0 for any that is free, which the log then names.
+    FUSE_WEB_PORT: Kind::Int(0, 65_535), "alluxio.fuse.web.port" = "49999";
+    /// Address for that; Alluxio's own default is 0.0.0.0, for all who reach this machine.
+    FUSE_WEB_BIND_HOST: Kind::Text, "alluxio.fuse.web.bind.host" = "127.0.0.1";
     /// How long the capacity figures of statfs are used again.
     FUSE_STAT_CACHE_INTERVAL: Kind::Timeout, "alluxio.fuse.stat.cache.refresh.interval" = "5min";
     /// Keeps the times that applications set, in an extended attribute of the file. Not one of Alluxio's.

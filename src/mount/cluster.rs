@@ -20,6 +20,7 @@ use crate::backend::alluxio::PathTable;
 use crate::backend::alluxio::fetch_configuration;
 use crate::config::Config;
 use crate::config::keys;
+use crate::config::keys::Scope;
 use crate::fs::Cancel;
 use crate::fs::Ctx;
 use crate::fs::FsPath;
@@ -51,6 +52,13 @@ pub(super) fn connect(
     let cluster = fetch(config)?;
     if let Some(cluster) = &cluster {
         config.add_cluster_defaults(offered(&cluster.properties))?;
+        let passed_over = passed_over(&cluster.properties, &local);
+        if !passed_over.is_empty() {
+            log::info!(
+                "set in the cluster, and only counts where it is set for a mount: {}",
+                passed_over.join(", ")
+            );
+        }
     }
     let fs = Arc::new(AlluxioFs::connect(alluxio_options::from_config(config, path)?)?);
     let Some(cluster) = cluster else { return Ok((fs, None)) };
@@ -68,6 +76,22 @@ fn offered(properties: &[ClusterProperty]) -> Vec<(String, String)> {
     };
     let chosen = properties.iter().filter(chosen);
     chosen.filter_map(|property| Some((property.name.clone(), property.value.clone()?))).collect()
+}
+
+/// What somebody has set in the cluster, perhaps for mounts, and what only those who mount may set. What servers need
+/// themselves is left out, such as where they keep their logs.
+fn passed_over(properties: &[ClusterProperty], local: &Config) -> Vec<String> {
+    let is_for_clients = |name: &str| {
+        ["alluxio.fuse.", "alluxio.security.", "alluxio.user."].iter().any(|start| name.starts_with(start))
+    };
+    let is_passed_over = |property: &&ClusterProperty| {
+        !property.source.starts_with("DEFAULT")
+            && property.value.is_some()
+            && is_for_clients(&property.name)
+            && keys::find(&property.name)
+                .is_some_and(|key| key.scope == Scope::Local && !local.is_set_by_user(key))
+    };
+    properties.iter().filter(is_passed_over).map(|property| property.name.clone()).collect()
 }
 
 fn path_table(config: &Config, cluster: &ClusterConfiguration) -> Result<PathTable, Failure> {
@@ -157,5 +181,58 @@ impl Sight {
         self.hashes = (cluster.hash, cluster.path_hash);
         self.shown = config;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    fn property(name: &str, source: &str, value: &str) -> ClusterProperty {
+        ClusterProperty { name: name.to_owned(), source: source.to_owned(), value: Some(value.to_owned()) }
+    }
+
+    fn config(properties: &[(&str, &str)]) -> Config {
+        // The site file of whoever runs the tests must not count.
+        let own = [("alluxio.site.conf.dir", "/nonexistent")];
+        let properties: Vec<_> = own
+            .iter()
+            .chain(properties)
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        Config::load(Environment::of_process(), &properties).unwrap()
+    }
+
+    #[test]
+    fn what_somebody_sets_for_mounts_in_the_cluster_counts_and_the_masters_own_defaults_do_not() {
+        let given = [
+            property("alluxio.fuse.web.enabled", "SITE_PROPERTY (/a)", "true"),
+            property("alluxio.fuse.web.port", "SYSTEM_PROPERTY", "1234"),
+            property("alluxio.fuse.web.bind.host", "DEFAULT", "0.0.0.0"),
+            property("alluxio.fuse.debug.enabled", "SITE_PROPERTY (/a)", "true"),
+            property("alluxio.fuse.special.command.enabled", "SITE_PROPERTY (/a)", "true"),
+        ];
+        let mut config = config(&[("alluxio.fuse.special.command.enabled", "false")]);
+        config.add_cluster_defaults(offered(&given)).unwrap();
+        assert!(config.flag(&keys::FUSE_WEB_ENABLED) && config.flag(&keys::FUSE_DEBUG));
+        assert_eq!(config.int(&keys::FUSE_WEB_PORT), 1234);
+        assert_eq!(config.text(&keys::FUSE_WEB_BIND_HOST), "127.0.0.1");
+        assert!(!config.flag(&keys::FUSE_SPECIAL_COMMANDS), "who mounts has the last word");
+    }
+
+    #[test]
+    fn what_only_who_mounts_may_set_is_named() {
+        let site = "SITE_PROPERTY (/a)";
+        let given = [
+            property("alluxio.fuse.mount.point", site, "/mnt/a"),
+            property("alluxio.fuse.fs.name", "DEFAULT", "alluxio-fuse"),
+            property("alluxio.user.app.id", site, "all"),
+            property("alluxio.user.hostname", site, "h"),
+            property("alluxio.logs.dir", site, "/logs"),
+            property("alluxio.user.file.writetype.default", site, "THROUGH"),
+        ];
+        let local = config(&[("alluxio.user.hostname", "mine")]);
+        assert_eq!(passed_over(&given, &local), ["alluxio.fuse.mount.point", "alluxio.user.app.id"]);
     }
 }

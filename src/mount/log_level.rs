@@ -21,8 +21,8 @@ const LIBRARIES: LevelFilter = LevelFilter::Warn;
 /// The levels of one process.
 #[derive(Debug)]
 pub(super) struct Levels {
-    /// As the settings have it.
-    start: LevelFilter,
+    /// As the settings have it, as a number.
+    start: AtomicUsize,
     /// Of the program, as a number.
     program: AtomicUsize,
     /// Whether `parts` holds anything, so that nobody takes its lock in vain.
@@ -35,7 +35,7 @@ impl Levels {
     /// The program's lines from `start` on.
     pub(super) fn new(start: LevelFilter) -> Self {
         Self {
-            start,
+            start: AtomicUsize::new(start as usize),
             program: AtomicUsize::new(start as usize),
             has_parts: AtomicBool::new(false),
             parts: RwLock::default(),
@@ -89,9 +89,16 @@ impl Levels {
         Ok(())
     }
 
+    /// The settings turn out to have `start`, which holds from now on.
+    pub(super) fn restart(&self, start: LevelFilter) {
+        self.start.store(start as usize, Ordering::Relaxed);
+        self.reset();
+    }
+
     /// As the settings have it.
     pub(super) fn reset(&self) {
-        self.set("", self.start).expect("no name means all");
+        let start = filter_of(self.start.load(Ordering::Relaxed));
+        self.set("", start).expect("no name means all");
     }
 }
 

@@ -134,6 +134,14 @@ pub fn set_level(name: &str, level: &str) -> Result<LevelFilter, Failure> {
     Ok(filter)
 }
 
+/// Logs every operation, as the settings turn out to say.
+pub(super) fn start_debug() {
+    if let Some(logger) = LOGGER.get() {
+        logger.levels.restart(LevelFilter::Debug);
+        log::set_max_level(logger.levels.most());
+    }
+}
+
 /// Logs what the settings say, whatever was set since.
 pub(super) fn reset_level() {
     if let Some(logger) = LOGGER.get() {

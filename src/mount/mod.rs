@@ -430,6 +430,10 @@ fn serve_logged(
     // The last one goes first.
     let _tracing = tracing::start(plan);
     let Built { fs, cluster, watch: _watch } = backend(plan)?;
+    // The cluster may have asked for it.
+    if plan.debug() {
+        logging::start_debug();
+    }
     let cached = data_cache::from_config(&plan.config, plan.root.origin(&plan.config))?;
     warn_of_open_doors(&plan.options);
     // Nothing is looked for by a relative path from here on, and no directory is to be kept busy.
