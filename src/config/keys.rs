@@ -141,6 +141,9 @@ keys! { LOCAL, Local;
     /// Whether Alluxio's own clients find masters through ZooKeeper. This program does not: list all masters in alluxio.master.rpc.addresses.
     ZOOKEEPER_ENABLED: Kind::Flag, "alluxio.zookeeper.enabled" = "false";
 
+    /// File with sinks for the metrics of Alluxio's own clients. This program has none of them, and says so if the file names any.
+    METRICS_CONF_FILE: Kind::Text, "alluxio.metrics.conf.file" = "${alluxio.conf.dir}/metrics.properties";
+
     /// The user to be known as; the operating system's user if unset.
     SECURITY_LOGIN_USERNAME: Kind::Text, "alluxio.security.login.username" = unset;
     /// Whom to act as: _HDFS_USER_ or _NONE_, which both mean nobody else for a mount.

@@ -38,6 +38,7 @@ use log::Level;
 
 use keys::Kind;
 use keys::Scope;
+use properties::Property;
 use value::Value;
 
 const SITE_FILE: &str = "alluxio-site.properties";
@@ -100,6 +101,7 @@ impl Config {
         config.put_site_file()?;
         config.put_container_properties();
         config.read_values()?;
+        config.note_sinks();
         Ok(config)
     }
 
@@ -346,6 +348,23 @@ impl Config {
         Ok(())
     }
 
+    /// Somebody may count on metrics that Alluxio's own clients send elsewhere. Those that are asked for are here, too.
+    fn note_sinks(&mut self) {
+        let Some(file) = self.optional_text(&keys::METRICS_CONF_FILE).map(PathBuf::from) else { return };
+        let properties = std::fs::read(&file).ok().and_then(|bytes| properties::parse(&bytes).ok());
+        let sinks: Vec<String> =
+            properties.unwrap_or_default().iter().filter_map(sink).map(str::to_owned).collect();
+        if !sinks.is_empty() {
+            let note = format!(
+                "{}: no metrics are sent to {}, collect those at /metrics/prometheus/ ({}=true)",
+                file.display(),
+                sinks.join(", "),
+                keys::FUSE_WEB_ENABLED.name
+            );
+            self.notes.push((Level::Warn, note));
+        }
+    }
+
     /// They stand in for lines of the site file, which Alluxio's image appends them to.
     fn put_container_properties(&mut self) {
         if let Some(user) = self.environment.wanted_user() {
@@ -518,6 +537,13 @@ fn slip(name: &str, origin: &Origin) -> Option<String> {
     // One letter only: `alluxio.master.web.port` is no slip of `alluxio.master.rpc.port`.
     let known = nearest::nearest(name, names, 1)?;
     Some(format!("property {name} ({origin}) is unknown, did you mean {known}?"))
+}
+
+/// The class of the sink that `property` names, unless its metrics are only collected: `sink.jmx.class`.
+fn sink(property: &Property) -> Option<&str> {
+    let name = property.name.trim().strip_suffix(".class")?;
+    let class = property.value.trim().rsplit('.').next()?;
+    (name.contains("sink.") && !class.is_empty() && !class.contains("Servlet")).then_some(class)
 }
 
 fn is_absent(err: &std::io::Error) -> bool {

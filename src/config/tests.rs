@@ -313,6 +313,27 @@ fn variables_that_the_script_of_alluxio_sets_count() {
 }
 
 #[test]
+fn sinks_of_metrics_that_nothing_is_sent_to_are_noted() {
+    let conf = site_dir("");
+    let notes = |sinks: &str| {
+        std::fs::write(conf.path().join("metrics.properties"), sinks).unwrap();
+        let variables = [("ALLUXIO_CONF_DIR", conf.path().to_str().unwrap())];
+        load("", &variables, &[]).unwrap().take_notes()
+    };
+    let prometheus = "sink.prometheus.class=alluxio.metrics.sink.PrometheusMetricsServlet\n";
+    let is_warning = |(level, _): &(Level, String)| *level == Level::Warn;
+    assert!(!notes(prometheus).iter().any(is_warning));
+    let graphite =
+        format!("{prometheus}sink.graphite.class=alluxio.metrics.sink.GraphiteSink\nsink.graphite.host=h\n");
+    let found = notes(&graphite);
+    let (_, note) = found.iter().find(|note| is_warning(note)).unwrap();
+    assert!(
+        note.contains("sent to GraphiteSink, collect") && note.contains("/metrics/prometheus/"),
+        "{note}"
+    );
+}
+
+#[test]
 fn what_is_in_force_is_shown_with_its_source_and_without_secrets() {
     let site = "alluxio.user.block.size.bytes.default=4MB\nalluxio.user.network.rpc.keepalive.time=45s\naws.secretKey=a\nalluxio.x.secret=b\nalluxio.y=c";
     let config = load(site, &[], &[("alluxio.fuse.debug.enabled", "true")]).unwrap();
