@@ -312,8 +312,8 @@ fn a_terminal_that_nobody_reads_stops_nothing() {
     let place = Place::new();
     let mut command = place.command(&["mount", "-n", "-o", "debug", &place.text("mnt"), &place.store()]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("Successfully mounted Alluxio to")));
+    let welcome = "Successfully mounted Alluxio to";
+    assert!(process::prints_within(&mut child, LIMIT, |line| line.starts_with(welcome)));
     let mount = place.path("mnt");
     // A pipe holds 64 KiB, and each of these is a line of the log.
     let user = std::thread::spawn(move || {

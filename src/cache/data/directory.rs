@@ -16,6 +16,7 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ const LOCK: &str = "lock";
 const DATA: &str = "data";
 const PAGES: &str = "pages";
 const BUCKETS: usize = 256;
+
+/// Only the owner of something may rename it.
+const STICKY: u32 = 0o1000;
 
 /// What is about to be done to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +88,10 @@ pub(super) struct Paths {
 impl Directory {
     /// Takes `dir`, which is made if it is missing, for pages of `page_size`. Those of another size are removed.
     pub(super) fn take(dir: &Path, page_size: u64, faults: Option<Faults>) -> io::Result<Self> {
+        private(dir)?;
+        // Links are followed once, as somebody else may change them.
+        let dir = dir.canonicalize()?;
+        check_above(&dir)?;
         let root = dir.join(NAME);
         let held = Mutex::new(Held::take(&root)?);
         let size = page_size.to_string();
@@ -256,6 +264,41 @@ fn check_owner(root: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
+/// Who may rename what is on the way to the cache could put another one in its place.
+fn check_above(dir: &Path) -> io::Result<()> {
+    let user = nix::unistd::geteuid().as_raw();
+    for place in dir.ancestors() {
+        let found = fs::metadata(place)?;
+        // A volume of a container, say. Others may still write there, but rename nothing of ours.
+        let mode = if place == dir && found.uid() == user && found.mode() & 0o022 != 0 {
+            let mode = found.mode() | STICKY;
+            fs::set_permissions(place, fs::Permissions::from_mode(mode & 0o7777))?;
+            mode
+        } else {
+            found.mode()
+        };
+        if let Some((what, cure)) = danger(found.uid(), found.gid(), mode, user) {
+            let place = place.display();
+            let problem =
+                format!("{place} {what}, so others could put their own data in the cache's place: {cure}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a directory above the cache of `user`, and the cure.
+fn danger(owner: u32, group: u32, mode: u32, user: u32) -> Option<(String, String)> {
+    if owner != 0 && owner != user {
+        let cure = format!("choose another directory, or give that one to root or user {user}");
+        return Some((format!("belongs to user {owner}"), cure));
+    }
+    // A group of the same number as its user has no other members.
+    let of_others = mode & 0o002 != 0 || (mode & 0o020 != 0 && group != 0 && group != owner);
+    (of_others && mode & STICKY == 0)
+        .then(|| ("can be written by others".to_owned(), "`chmod +t` or `chmod go-w` it".to_owned()))
+}
+
 impl Held {
     /// Makes `root`, if it is missing, and locks it.
     fn take(root: &Path) -> io::Result<Self> {
@@ -292,8 +335,6 @@ fn lock(file: File, name: &Path) -> io::Result<Flock<File>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::fs::Timestamp;
 
@@ -355,6 +396,24 @@ mod tests {
         fs::rename(&root, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &root).unwrap();
         assert!(Directory::take(dir.path(), 64, None).is_err(), "a link");
+    }
+
+    #[test]
+    fn whoever_could_put_another_directory_in_its_place_is_named() {
+        for (owner, group, mode) in [(0, 0, 0o1777), (7, 7, 0o775), (0, 0, 0o775), (7, 100, 0o755)] {
+            assert_eq!(danger(owner, group, mode, 7), None, "{owner} {group} {mode:o}");
+        }
+        for (owner, group, mode) in [(0, 0, 0o777), (7, 7, 0o777), (7, 100, 0o775), (8, 8, 0o1755)] {
+            assert!(danger(owner, group, mode, 7).is_some(), "{owner} {group} {mode:o}");
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let open = parent.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let refusal = Directory::take(&open.join("mine"), 64, None).err().unwrap().to_string();
+        assert!(refusal.contains("/open can be written by others") && refusal.contains("chmod"), "{refusal}");
+        Directory::take(&open, 64, None).unwrap();
+        assert_eq!(fs::metadata(&open).unwrap().mode() & 0o7777, 0o1777);
     }
 
     #[test]
