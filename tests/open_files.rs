@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use memmap2::MmapOptions;
 use nix::errno::Errno;
 
 use common::cluster::Cluster;
@@ -242,6 +243,40 @@ fn a_file_that_is_being_written_moves_while_it_is() {
         fs::remove_file(root.join("ended")).unwrap();
     }
     place.mount.unmount();
+}
+
+#[test]
+fn a_mapping_has_the_bytes_of_its_version_also_beside_one_of_another() {
+    let [first, second] = [1, 2].map(|seed| {
+        let mut bytes = vec![0; SIZE as usize];
+        content::fill(seed, 0, &mut bytes);
+        bytes
+    });
+    for shared in [true, false] {
+        let store = tempfile::tempdir().unwrap();
+        let mount = Spec::local(store.path())
+            .option("direct_io")
+            .property("alluxio.fuse.passthrough.enabled", "false")
+            .start();
+        let path = mount.path().join("file");
+        let open = || {
+            let (file, options) = (File::open(&path).unwrap(), MmapOptions::new());
+            // SAFETY: what is opened stays as it is.
+            unsafe { if shared { options.map(&file) } else { options.map_copy_read_only(&file) } }.unwrap()
+        };
+        content::write_file(&path, 1, SIZE).unwrap();
+        let old = open();
+        content::overwrite_file(&path, 2, SIZE).unwrap();
+        let new = open();
+        // Each finds there what the other has put into the kernel's pages, if they share them.
+        for (at, pieces) in first.chunks(PIECE).zip(second.chunks(PIECE)).enumerate() {
+            let range = at * PIECE..at * PIECE + pieces.0.len();
+            assert!(old[range.clone()] == *pieces.0, "piece {at} of the old version");
+            assert!(new[range] == *pieces.1, "piece {at} of the new version");
+        }
+        drop((old, new));
+        mount.unmount();
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ use alluxio_fuse::fs::XattrMode;
 use alluxio_fuse::vfs::DirItem;
 use alluxio_fuse::vfs::Fh;
 use alluxio_fuse::vfs::Ino;
+use alluxio_fuse::vfs::Opened;
 use alluxio_fuse::vfs::PageCache;
 use alluxio_fuse::vfs::PlusItem;
 use alluxio_fuse::vfs::Vfs;
@@ -99,11 +100,22 @@ impl Fixture {
         names
     }
 
+    /// Opens `name` as the kernel does, which looks up once more when it is told so. Each inode stays counted once more.
+    fn open(&self, name: &str, flags: i32) -> Result<(Ino, Opened)> {
+        let ctx = Ctx::daemon();
+        let open = || -> Result<(Ino, Opened)> {
+            let ino = self.vfs.lookup(&ctx, Ino::ROOT, OsStr::new(name))?.ino;
+            Ok((ino, self.vfs.open(&ctx, ino, flags)?))
+        };
+        open().or_else(|error| if error.fault() == Fault::Reopen { open() } else { Err(error) })
+    }
+
     fn content(&self, name: &str) -> Vec<u8> {
-        let (ino, attr) = self.find(name).unwrap();
-        let fh = self.vfs.open(&Ctx::daemon(), ino, libc::O_RDONLY).unwrap().fh;
+        let attr = self.find(name).unwrap().1;
+        let (ino, Opened { fh, .. }) = self.open(name, libc::O_RDONLY).unwrap();
         let data = self.vfs.read(&Ctx::daemon(), fh, 0, attr.size as usize + 1).unwrap().copied().unwrap();
         self.vfs.release(fh).unwrap();
+        self.vfs.forget(ino, 1);
         data
     }
 }
@@ -637,10 +649,41 @@ fn who_reads_the_old_version_does_not_fill_the_pages_of_the_new_one() {
         }
         assert_eq!(fixture.content("f"), b"new");
         // A name that goes changes nothing for who has it open.
-        let reader = fixture.vfs.open(&ctx, ino, libc::O_RDONLY).unwrap().fh;
+        let reader = fixture.open("f", libc::O_RDONLY).unwrap().1.fh;
         fixture.vfs.unlink(&ctx, Ino::ROOT, OsStr::new("f")).unwrap();
         assert_eq!(fixture.vfs.read(&ctx, reader, 0, 9).unwrap().copied().unwrap(), b"new");
     }
+}
+
+#[test]
+fn each_version_that_is_open_has_an_inode_of_its_own_where_both_can_be_read() {
+    let fixture = fixture();
+    let ctx = Ctx::daemon();
+    let old = fixture.file("f", b"old");
+    let reader = fixture.vfs.open(&ctx, old, libc::O_RDONLY).unwrap().fh;
+    let writer = fixture.open("f", libc::O_WRONLY | libc::O_TRUNC).unwrap().1.fh;
+    fixture.write(writer, 0, b"new").unwrap();
+    fixture.flush(writer).unwrap();
+    for flags in [libc::O_RDONLY, libc::O_RDWR] {
+        assert_eq!(fault(fixture.vfs.open(&ctx, old, flags)), Fault::Reopen);
+        let (new, Opened { fh, .. }) = fixture.open("f", flags).unwrap();
+        assert_ne!(new, old);
+        for (fh, bytes) in [(fh, b"new"), (reader, b"old")] {
+            assert_eq!(fixture.vfs.read(&ctx, fh, 0, 9).unwrap().copied().unwrap(), bytes);
+        }
+        fixture.close(fh).unwrap();
+    }
+    // The writer goes on by the old inode. What it has goes with the name all the same.
+    fixture.write(writer, 3, b"er").unwrap();
+    fixture.vfs.unlink(&ctx, Ino::ROOT, OsStr::new("f")).unwrap();
+    fixture.close(writer).unwrap();
+    assert_eq!(fixture.names(), Vec::<String>::new());
+    // When nobody reads an older version, one inode does for all.
+    fixture.vfs.release(reader).unwrap();
+    let ino = fixture.file("g", b"old");
+    let fh = fixture.vfs.open(&ctx, ino, libc::O_WRONLY | libc::O_TRUNC).unwrap().fh;
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.open("g", libc::O_RDONLY).unwrap().0, ino);
 }
 
 #[test]
@@ -957,9 +1000,9 @@ fn the_page_cache_follows_the_options() {
         (PageCache::DropOnOpen, (false, false), (false, false), (false, false)),
     ] {
         let fixture = fixture_with(VfsOptions { page_cache, ..VfsOptions::default() });
-        let ino = fixture.file("f", b"one");
+        fixture.file("f", b"one");
         let open = |flags| {
-            let opened = fixture.vfs.open(&Ctx::daemon(), ino, flags).unwrap();
+            let (_, opened) = fixture.open("f", flags).unwrap();
             (opened.fh, (opened.direct_io, opened.keep_cache))
         };
         assert_eq!(open(libc::O_RDONLY).1, first, "{page_cache:?}");

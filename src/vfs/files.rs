@@ -11,6 +11,7 @@ use super::Ino;
 use super::Opened;
 use super::PageCache;
 use super::Vfs;
+use super::inodes::Reader;
 use super::inodes::Version;
 use super::names::PERMISSIONS;
 use super::names::WRITE;
@@ -39,8 +40,9 @@ pub(super) enum OpenFile {
     Reading {
         ino: Ino,
         reader: Arc<dyn FileReader>,
-        /// Held as long as the kernel has it open.
+        /// Held as long as the kernel has it open, as is the next.
         _held: Option<Held>,
+        _entered: Option<Reader>,
     },
     /// Opened with `O_WRONLY` or `O_RDWR`. All such handles of an inode share one stream.
     Writing {
@@ -172,6 +174,7 @@ impl Vfs {
             self.check_readable(ino)?;
             return Err(Fault::Reopen.into());
         }
+        let entered = self.enter_reader(ino, attr)?;
         let held = self.hold_reader(ctx, ino, &*reader, flags)?;
         let version = Version::of(attr);
         if !self.inodes.was_shown(ino, version) {
@@ -181,8 +184,27 @@ impl Vfs {
         }
         let unchanged = self.inodes.note_open(ino, version);
         let backing = held.as_ref().and_then(Held::id);
-        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held }));
+        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held, _entered: entered }));
         Ok(Opened { no_flush: true, backing, ..self.opened(fh, unchanged) })
+    }
+
+    /// Enters who reads the file of `attr` by `ino`. Where others still read an older version by it, that this mount has
+    /// written over, whoever comes now is to have another inode: a mapping has pages also with `direct_io`. In the other
+    /// modes the older version cannot be read any more.
+    fn enter_reader(&self, ino: Ino, attr: &Attr) -> Result<Option<Reader>> {
+        if self.options.page_cache != PageCache::DirectIo {
+            return Ok(None);
+        }
+        match self.inodes.enter_reader(ino, attr.id) {
+            Some(entered) => Ok(Some(entered)),
+            None => Err(self.parted(ino)),
+        }
+    }
+
+    fn parted(&self, ino: Ino) -> FsError {
+        self.inodes.part(ino, false);
+        let detail = "an older version is open by this inode, the file is opened by another one";
+        FsError::because(Fault::Reopen, detail)
     }
 
     /// What the look-up in the same system call has found out about `ino`, or nothing.
@@ -241,6 +263,11 @@ impl Vfs {
             let readable = flags & libc::O_ACCMODE == libc::O_RDWR;
             // Opened now, it stays readable whatever becomes of the name.
             let reader = if readable && late { Some(self.fs.open(ctx, &stream.path())?) } else { None };
+            if let Some(reader) = &reader
+                && self.inodes.has_reader_of_another(ino, reader.attr().id)
+            {
+                return Err(self.parted(ino));
+            }
             stream.opened_by(Process::of_thread(ctx.pid));
             Ok(OpenFile::Writing { ino, stream, readable, late, reader: Mutex::new(reader), _held: held })
         };
@@ -280,6 +307,7 @@ impl Vfs {
     /// Refuses to read the version of `attr` once this mount has begun to write another: the kernel's pages belong to the
     /// inode, and a reader of the new version would be given what this one has put there.
     fn check_version(&self, ino: Ino, attr: &Attr) -> Result<()> {
+        // Such readers have an inode of their own, see `enter_reader`.
         if self.options.page_cache == PageCache::DirectIo {
             return Ok(());
         }

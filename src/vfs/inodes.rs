@@ -6,6 +6,7 @@
 //! A name has one inode, and may have others beside it that stand for the same file: see [`Inodes::part`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ struct Node {
     shadows: Vec<Ino>,
     /// The version that was last opened.
     opened: Option<Version>,
+    /// The file that those read who were entered, and how many they are. It may be an older one than this stands for.
+    readers: Option<(u64, usize)>,
     /// The version that the kernel was last told of.
     shown: Option<Version>,
     /// When the kernel was last told that it can go by the name without asking.
@@ -78,6 +81,7 @@ impl Node {
             listed: 0,
             shadows: Vec::new(),
             opened: None,
+            readers: None,
             shown: None,
             believed: None,
             awaited: HashMap::new(),
@@ -303,6 +307,25 @@ impl Inodes {
         self.table.lock().nodes.get(&ino).is_some_and(|node| node.id == attr.id && node.kind == attr.kind)
     }
 
+    /// Enters one who reads the file `id` by `ino`, until what is returned is dropped. None if others read another one by it:
+    /// the kernel's pages belong to the inode, and each would be shown those of the other.
+    pub(super) fn enter_reader(self: &Arc<Self>, ino: Ino, id: u64) -> Option<Reader> {
+        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
+            let (file, count) = node.readers.get_or_insert((id, 0));
+            if *file != id {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Reader { inodes: Arc::clone(self), ino })
+    }
+
+    /// Whether somebody who was entered reads another file than `id` by `ino`.
+    pub(super) fn has_reader_of_another(&self, ino: Ino, id: u64) -> bool {
+        let table = self.table.lock();
+        table.nodes.get(&ino).and_then(|node| node.readers).is_some_and(|(file, _)| file != id)
+    }
+
     /// Notes that `version` is opened; true if it is what was opened before, so that pages that the kernel
     /// kept are still good.
     pub(super) fn note_open(&self, ino: Ino, version: Version) -> bool {
@@ -355,6 +378,21 @@ impl Inodes {
     /// Number of inodes, the root included.
     pub(super) fn len(&self) -> usize {
         self.table.lock().nodes.len()
+    }
+}
+
+/// One who reads a file by an inode.
+pub(super) struct Reader {
+    inodes: Arc<Inodes>,
+    ino: Ino,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut table = self.inodes.table.lock();
+        // Gone already if the kernel has forgotten it before it says that the file is closed.
+        let Some(node) = table.nodes.get_mut(&self.ino) else { return };
+        node.readers = node.readers.map(|(id, count)| (id, count - 1)).filter(|(_, count)| *count > 0);
     }
 }
 

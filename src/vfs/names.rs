@@ -1,6 +1,7 @@
 //! Operations on names: look-up, making, removing, renaming, attributes.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Entry;
@@ -8,6 +9,7 @@ use super::Fh;
 use super::Ino;
 use super::Vfs;
 use super::commands::Command;
+use super::stream::WriteStream;
 use super::system_call::SystemCall;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
@@ -16,6 +18,7 @@ use crate::fs::Fault;
 use crate::fs::FileKind;
 use crate::fs::Finding;
 use crate::fs::FsError;
+use crate::fs::FsPath;
 use crate::fs::RenameMode;
 use crate::fs::Result;
 use crate::fs::SetAttr;
@@ -185,17 +188,18 @@ impl Vfs {
     /// Removes a file. Who has it open for writing goes on without effect.
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
-        let file = self.inodes.child_file(parent, name);
-        let stream = file.and_then(|ino| self.stream(ino));
-        let _kept = stream.map(|stream| stream.keep_from_place(ctx)).transpose()?;
         let path = self.path(parent)?.join(name)?;
-        let result = match file {
+        let streams = self.streams_at(&path);
+        let _kept =
+            streams.iter().map(|stream| stream.keep_from_place(ctx)).collect::<Result<Vec<_>>>()?;
+        let result = match self.inodes.child_file(parent, name) {
             Some(_) => self.fs.remove_seen_file(ctx, &path),
             None => self.fs.remove_file(ctx, &path),
         };
         self.inodes.touch_in(parent);
         result?;
-        self.name_gone(parent, name);
+        self.inodes.remove(parent, name);
+        streams.iter().for_each(|stream| stream.removed());
         Ok(())
     }
 
@@ -205,15 +209,13 @@ impl Vfs {
         let result = self.fs.remove_dir(ctx, &self.path(parent)?.join(name)?);
         self.inodes.touch_in(parent);
         result?;
-        self.name_gone(parent, name);
+        self.inodes.remove(parent, name);
         Ok(())
     }
 
-    fn name_gone(&self, parent: Ino, name: &str) {
-        let removed = self.inodes.remove(parent, name);
-        if let Some(stream) = removed.and_then(|ino| self.stream(ino)) {
-            stream.removed();
-        }
+    /// What writes the file at `path`: by the inode that has the name, or by one beside it.
+    fn streams_at(&self, path: &FsPath) -> Vec<Arc<WriteStream>> {
+        self.writers.streams().into_iter().filter(|stream| stream.path() == *path).collect()
     }
 
     /// Moves `name` of `parent`; `flags` are those of renameat2(2).
@@ -245,19 +247,17 @@ impl Vfs {
         for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
-        let over = self.inodes.child(new_parent, new_name).and_then(|ino| self.stream(ino));
+        let over = self.streams_at(&to);
         let moved = self.writers.streams().into_iter().filter(|stream| stream.is_below(&from));
         let _kept = moved
-            .chain(over.clone())
+            .chain(over.iter().cloned())
             .map(|stream| stream.keep_from_place(ctx))
             .collect::<Result<Vec<_>>>()?;
         let result = self.fs.rename(ctx, &from, &to, mode);
         self.inodes.touch_in(parent);
         self.inodes.touch_in(new_parent);
         result?;
-        if let Some(stream) = over {
-            stream.removed();
-        }
+        over.iter().for_each(|stream| stream.removed());
         self.inodes.rename(parent, name, new_parent, new_name);
         for stream in self.writers.streams() {
             stream.renamed(&from, &to);

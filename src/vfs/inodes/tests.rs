@@ -198,3 +198,20 @@ fn a_name_is_believed_for_a_time_after_the_kernel_was_told_so() {
     inodes.forget(ino, 1);
     assert!(!inodes.was_believed(ino, Duration::MAX));
 }
+
+#[test]
+fn those_who_read_by_one_inode_read_one_file() {
+    let inodes = Arc::new(Inodes::new());
+    let ino = inodes.look_up(Ino::ROOT, "f", &attr(1, FILE)).unwrap();
+    let first = inodes.enter_reader(ino, 1).expect("nobody else reads");
+    let second = inodes.enter_reader(ino, 1).expect("it is the same file");
+    inodes.adopt(ino, &attr(2, FILE));
+    assert!(inodes.enter_reader(ino, 2).is_none());
+    drop(first);
+    assert!(inodes.has_reader_of_another(ino, 2) && !inodes.has_reader_of_another(ino, 1));
+    drop(second);
+    let new = inodes.enter_reader(ino, 2).expect("nobody reads the old one any more");
+    inodes.forget(ino, 1);
+    drop(new);
+    assert_eq!(inodes.len(), 1);
+}
