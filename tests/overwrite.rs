@@ -305,3 +305,27 @@ fn no_reader_gets_pages_of_another_version() {
         }
     }
 }
+
+#[test]
+fn pages_of_a_version_that_failed_are_shown_to_nobody() {
+    for (libfuse, mode) in [(2, "kernel_cache"), (3, "kernel_cache"), (3, "auto_cache")] {
+        let store = tempfile::tempdir().unwrap();
+        let mount = Spec::local(store.path())
+            .libfuse(libfuse)
+            .option(mode)
+            .property("alluxio.fuse.passthrough.enabled", "false")
+            .start();
+        let file = mount.path().join("file");
+        content::write_file(&file, 1, 100_000).unwrap();
+        content::check_file(&file, 1, 100_000).unwrap();
+        let mut bytes = vec![0; 100_000];
+        content::fill(2, 0, &mut bytes);
+        let writer = truncating(&file).unwrap();
+        writer.write_all_at(&bytes, 0).unwrap();
+        let refused = writer.write_all_at(b"?", 10).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP));
+        drop(writer);
+        content::check_file(&file, 1, 100_000).unwrap();
+        mount.unmount();
+    }
+}

@@ -1014,6 +1014,28 @@ fn the_page_cache_follows_the_options() {
     }
 }
 
+#[test]
+fn pages_of_a_version_that_failed_are_not_kept() {
+    for page_cache in [PageCache::KernelCache, PageCache::AutoCache] {
+        let fixture = fixture_with(VfsOptions { page_cache, ..VfsOptions::default() });
+        fixture.file("f", b"old");
+        let keeps = || {
+            let opened = fixture.open("f", libc::O_RDONLY).unwrap().1;
+            fixture.vfs.release(opened.fh).unwrap();
+            opened.keep_cache
+        };
+        keeps();
+        assert!(keeps());
+        let fh = fixture.open("f", libc::O_WRONLY | libc::O_TRUNC).unwrap().1.fh;
+        fixture.write(fh, 0, b"new").unwrap();
+        assert_eq!(fault(fixture.write(fh, 1, b"?")), Fault::NotSupported);
+        assert!(!keeps(), "{page_cache:?}: while the writer has it open");
+        assert_eq!(fault(fixture.close(fh)), Fault::NotSupported);
+        assert!(!keeps(), "{page_cache:?}: when the writer has gone");
+        assert!(keeps(), "{page_cache:?}: what was read since is right");
+    }
+}
+
 fn times(atime: i64, mtime: i64) -> SetAttr {
     let time = |secs| Some(Timestamp { secs, nanos: 7 });
     SetAttr { atime: time(atime), mtime: time(mtime), ..SetAttr::default() }

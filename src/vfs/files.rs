@@ -177,7 +177,8 @@ impl Vfs {
         let entered = self.enter_reader(ino, attr)?;
         let held = self.hold_reader(ctx, ino, &*reader, flags)?;
         let version = Version::of(attr);
-        if !self.inodes.was_shown(ino, version) {
+        let spoiled = self.is_spoiled(ino);
+        if spoiled || !self.inodes.was_shown(ino, version) {
             // Reads and fstat(2) of what is opened go by the length that it has, however long the kernel would believe
             // another.
             self.kernel.drop_attributes(ino);
@@ -185,7 +186,15 @@ impl Vfs {
         let unchanged = self.inodes.note_open(ino, version);
         let backing = held.as_ref().and_then(Held::id);
         let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held, _entered: entered }));
-        Ok(Opened { no_flush: true, backing, ..self.opened(fh, unchanged) })
+        let opened = self.opened(fh, unchanged);
+        Ok(Opened { no_flush: true, backing, keep_cache: opened.keep_cache && !spoiled, ..opened })
+    }
+
+    /// Whether the kernel may have pages of `ino` from a rewrite that has failed.
+    fn is_spoiled(&self, ino: Ino) -> bool {
+        // In this order, as the one goes over into the other.
+        let failed = self.stream(ino).is_some_and(|stream| stream.has_failed());
+        self.inodes.take_spoiled(ino) || failed
     }
 
     /// Enters who reads the file of `attr` by `ino`. Where others still read an older version by it, that this mount has

@@ -58,6 +58,8 @@ struct Node {
     shadows: Vec<Ino>,
     /// The version that was last opened.
     opened: Option<Version>,
+    /// The kernel may have pages of a version that never came to be.
+    spoiled: bool,
     /// The file that those read who were entered, and how many they are. It may be an older one than this stands for.
     readers: Option<(u64, usize)>,
     /// The version that the kernel was last told of.
@@ -81,6 +83,7 @@ impl Node {
             listed: 0,
             shadows: Vec::new(),
             opened: None,
+            spoiled: false,
             readers: None,
             shown: None,
             believed: None,
@@ -305,6 +308,19 @@ impl Inodes {
     /// Whether the file that `ino` stands for is that of `attr`. One that took its place gets an inode of its own.
     pub(super) fn is(&self, ino: Ino, attr: &Attr) -> bool {
         self.table.lock().nodes.get(&ino).is_some_and(|node| node.id == attr.id && node.kind == attr.kind)
+    }
+
+    /// The kernel may have pages of `ino` with bytes of a new version that has failed.
+    pub(super) fn spoil(&self, ino: Ino) {
+        if let Some(node) = self.table.lock().nodes.get_mut(&ino) {
+            node.spoiled = true;
+        }
+    }
+
+    /// Whether that is so. Whoever asks has the kernel drop them.
+    pub(super) fn take_spoiled(&self, ino: Ino) -> bool {
+        let mut table = self.table.lock();
+        table.nodes.get_mut(&ino).is_some_and(|node| std::mem::take(&mut node.spoiled))
     }
 
     /// Enters one who reads the file `id` by `ino`, until what is returned is dropped. None if others read another one by it:

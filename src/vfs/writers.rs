@@ -91,6 +91,10 @@ impl Writers {
         if std::mem::replace(&mut writing.ends, ends) != ends {
             self.inodes.touch(ino);
         }
+        if stream.has_failed() {
+            // Before the stream goes, which says so until then.
+            self.inodes.spoil(ino);
+        }
         if stream.is_lost() {
             self.inodes.lose_name(ino);
         } else if !stream.is_gone() {
