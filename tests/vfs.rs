@@ -157,6 +157,22 @@ fn pieces_of_one_large_write_may_arrive_in_any_order() {
 }
 
 #[test]
+fn pieces_of_one_large_write_are_waited_for_as_long_as_some_come() {
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    // Together they take three times as long as a piece waits while none come.
+    fixture.faults.slow_append.store(true, Ordering::Relaxed);
+    thread::scope(|scope| {
+        for index in (0..15).rev() {
+            let fixture = &fixture;
+            scope.spawn(move || fixture.write(fh, index, &[b'a' + index as u8]).unwrap());
+        }
+    });
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"abcdefghijklmno");
+}
+
+#[test]
 fn a_hole_is_filled_with_zeros() {
     let fixture = fixture();
     let (_, fh) = fixture.create("f");
@@ -1165,10 +1181,14 @@ fn extended_attributes_belong_to_the_inode_wherever_it_is() {
     assert_eq!(fault(fixture.vfs.removexattr(&ctx, ino, name)), Fault::NoData);
 }
 
+/// What a slow backend takes for one piece.
+const SLOW_APPEND: Duration = Duration::from_millis(100);
+
 /// The embedded store with failures at will.
 struct Faults {
     inner: LocalFs,
     fail_append: Arc<AtomicBool>,
+    slow_append: Arc<AtomicBool>,
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
@@ -1187,6 +1207,7 @@ impl Faults {
         Self {
             inner: LocalFs::open(root).unwrap(),
             fail_append: Arc::default(),
+            slow_append: Arc::default(),
             fail_commit: Arc::default(),
             panic_append: Arc::default(),
             commit_gate: Arc::default(),
@@ -1203,6 +1224,7 @@ impl Faults {
 struct FaultyWriter {
     inner: Box<dyn FileWriter>,
     fail_append: Arc<AtomicBool>,
+    slow_append: Arc<AtomicBool>,
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
@@ -1213,6 +1235,9 @@ impl FileWriter for FaultyWriter {
         assert!(!self.panic_append.load(Ordering::Relaxed), "as asked for");
         if self.fail_append.load(Ordering::Relaxed) {
             return Err(Fault::NoSpace.into());
+        }
+        if self.slow_append.load(Ordering::Relaxed) {
+            thread::sleep(SLOW_APPEND);
         }
         self.inner.append(ctx, data)
     }
@@ -1283,6 +1308,7 @@ impl Layer for Faults {
         let writer = FaultyWriter {
             inner,
             fail_append: Arc::clone(&self.fail_append),
+            slow_append: Arc::clone(&self.slow_append),
             fail_commit: Arc::clone(&self.fail_commit),
             panic_append: Arc::clone(&self.panic_append),
             commit_gate: Arc::clone(&self.commit_gate),

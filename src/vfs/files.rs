@@ -185,7 +185,8 @@ impl Vfs {
         }
         let unchanged = self.inodes.note_open(ino, version);
         let backing = held.as_ref().and_then(Held::id);
-        let fh = self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held, _entered: entered }));
+        let fh =
+            self.files.insert(Arc::new(OpenFile::Reading { ino, reader, _held: held, _entered: entered }));
         let opened = self.opened(fh, unchanged);
         Ok(Opened { no_flush: true, backing, keep_cache: opened.keep_cache && !spoiled, ..opened })
     }

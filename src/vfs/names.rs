@@ -190,8 +190,7 @@ impl Vfs {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
         let streams = self.streams_at(&path);
-        let _kept =
-            streams.iter().map(|stream| stream.keep_from_place(ctx)).collect::<Result<Vec<_>>>()?;
+        let _kept = streams.iter().map(|stream| stream.keep_from_place(ctx)).collect::<Result<Vec<_>>>()?;
         let result = match self.inodes.child_file(parent, name) {
             Some(_) => self.fs.remove_seen_file(ctx, &path),
             None => self.fs.remove_file(ctx, &path),

@@ -31,7 +31,7 @@ use crate::fs::Result;
 use crate::fs::SetAttr;
 use crate::fs::Timestamp;
 
-/// How long a write waits for the bytes before it. The kernel hands the pieces of one large write to several
+/// How long a write waits for the bytes before it while none come. The kernel hands the pieces of one large write to several
 /// threads in order, so what is missing is already with another worker; a real hole is filled with zeros.
 const REORDER_WAIT: Duration = Duration::from_millis(500);
 
@@ -132,6 +132,11 @@ impl State {
     /// Where the writer writes.
     fn target(&self) -> &FsPath {
         self.staged.as_ref().unwrap_or(&self.path)
+    }
+
+    /// Until when a write waits, from now on, for some of the bytes before it.
+    fn reorder_deadline(&self) -> Instant {
+        Instant::now() + if self.sparse { SPARSE_WAIT } else { REORDER_WAIT }
     }
 
     /// Whether bytes can follow the ones that there are.
@@ -324,13 +329,20 @@ impl WriteStream {
     /// Waits until nobody uses the writer and the bytes before `offset` have come, or do not come.
     fn wait_for_offset(self: &Arc<Self>, ctx: &Ctx, offset: u64) -> Result<MutexGuard<'_, State>> {
         let mut state = self.wait_idle(ctx)?;
-        let deadline = Instant::now() + if state.sparse { SPARSE_WAIT } else { REORDER_WAIT };
+        let mut seen = state.written;
+        let mut deadline = state.reorder_deadline();
         while state.written < offset && state.can_grow() && Instant::now() < deadline {
             ctx.check()?;
             self.changed.wait_until(&mut state, deadline);
-            if matches!(state.slot, Slot::Lent) {
+            let lent = matches!(state.slot, Slot::Lent);
+            if lent {
                 drop(state);
                 state = self.wait_idle(ctx)?;
+            }
+            // As long as bytes come, those that are missing may be among the next, however slow they are.
+            if lent || state.written > seen {
+                seen = state.written;
+                deadline = state.reorder_deadline();
             }
         }
         // The bytes before may have failed.
