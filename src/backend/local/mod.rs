@@ -6,6 +6,7 @@
 //! the tree meanwhile. What is neither a directory nor a regular file is not shown.
 
 mod listing;
+mod node;
 mod reader;
 mod replace;
 mod writer;
@@ -27,28 +28,21 @@ use nix::fcntl::RenameFlags;
 use nix::fcntl::ResolveFlag;
 use nix::fcntl::openat2;
 use nix::fcntl::renameat2;
-use nix::sys::stat::FchmodatFlags;
 use nix::sys::stat::FileStat;
 use nix::sys::stat::Mode;
 use nix::sys::stat::SFlag;
-use nix::sys::stat::UtimensatFlags;
-use nix::sys::stat::fchmodat;
 use nix::sys::stat::fstat;
-use nix::sys::stat::fstatat;
 use nix::sys::stat::mkdirat;
-use nix::sys::stat::utimensat;
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::AccessFlags;
-use nix::unistd::Gid;
-use nix::unistd::Uid;
 use nix::unistd::UnlinkatFlags;
 use nix::unistd::faccessat;
-use nix::unistd::fchownat;
 use nix::unistd::unlinkat;
 use parking_lot::Mutex;
 
 use self::listing::LocalListing;
+use self::node::Node;
 use self::reader::LocalReader;
 use self::writer::LocalWriter;
 use crate::fs::Attr;
@@ -129,10 +123,15 @@ impl LocalFs {
 impl Store {
     /// Opens `relative` beneath the root.
     fn resolve(&self, relative: &str, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+        Self::resolve_at(&self.root, relative, flags, mode)
+    }
+
+    /// Opens `relative` beneath `dir`.
+    fn resolve_at(dir: impl AsFd, relative: &str, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).mode(mode).resolve(
             ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
         );
-        openat2(&self.root, relative, how)
+        openat2(dir, relative, how)
     }
 
     fn open(&self, path: &FsPath, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
@@ -153,12 +152,13 @@ impl Store {
     }
 
     fn stat_at(&self, dir: impl AsFd, name: &str) -> Result<Attr> {
-        self.attr(&fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(translate)?)
+        let file = Self::resolve_at(dir, name, OFlag::O_PATH, Mode::empty()).map_err(translate)?;
+        self.attr(&fstat(&file).map_err(translate)?)
     }
 
-    /// Gives what `ctx` has just made as `name` in `dir` to whom it is to belong. Left to this process's user, it can
-    /// be used all the same.
-    fn adopt(&self, ctx: &Ctx, dir: impl AsFd, name: &str) -> Result<()> {
+    /// Gives `made`, which `ctx` has just made in `dir`, to whom it is to belong. Left to this process's user, it can be
+    /// used all the same.
+    fn adopt(&self, ctx: &Ctx, dir: impl AsFd, made: impl AsFd) -> Result<()> {
         let (uid, gid) = match self.new_owner {
             NewOwner::Process => return Ok(()),
             NewOwner::Caller => (ctx.uid, ctx.gid),
@@ -166,10 +166,8 @@ impl Store {
         };
         // What a directory with the set-group-id bit holds is of its group.
         let inherits = fstat(&dir).map_err(translate)?.st_mode & Mode::S_ISGID.bits() != 0;
-        let gid = (!inherits).then(|| Gid::from_raw(gid));
-        let given = fchownat(dir, name, Some(Uid::from_raw(uid)), gid, AtFlags::AT_SYMLINK_NOFOLLOW);
-        if let Err(errno) = given {
-            log::debug!("{name} cannot be given to {uid}: {}", errno.desc());
+        if let Err(errno) = node::set_owner(made, Some(uid), (!inherits).then_some(gid)) {
+            log::debug!("what was made cannot be given to {uid}: {}", errno.desc());
         }
         Ok(())
     }
@@ -210,13 +208,12 @@ impl FileSystem for LocalFs {
     fn make_dir(&self, ctx: &Ctx, path: &FsPath, mode: u32) -> Result<Attr> {
         let (dir, name) = self.store.place(path)?;
         mkdirat(&dir, name, Mode::from_bits_truncate(mode)).map_err(translate)?;
-        self.store.adopt(ctx, &dir, name)?;
+        let made = Node::open_at(&self.store, &dir, name)?;
+        self.store.adopt(ctx, &dir, &made)?;
         // The umask of the caller is in `mode` already; that of this process must not count. The set-group-id bit
         // comes from the parent.
-        let made = self.store.stat_at(&dir, name)?.mode & Mode::S_ISGID.bits();
-        let mode = Mode::from_bits_truncate(mode | made);
-        fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).map_err(translate)?;
-        self.store.stat_at(&dir, name)
+        made.set_mode(mode | made.attr().mode & Mode::S_ISGID.bits()).map_err(translate)?;
+        made.fresh_attr(&self.store)
     }
 
     fn create(
@@ -225,15 +222,7 @@ impl FileSystem for LocalFs {
         path: &FsPath,
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
-        let (mut attr, writer) = LocalWriter::create(&self.store, path, options)?;
-        if !options.replace && self.store.new_owner != NewOwner::Process {
-            let (dir, name) = self.store.place(path)?;
-            self.store.adopt(ctx, &dir, name)?;
-            // A change of owner clears the bits that let a program run as another user.
-            let mode = Mode::from_bits_truncate(attr.mode);
-            fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).map_err(translate)?;
-            attr = self.store.stat_at(&dir, name)?;
-        }
+        let (attr, writer) = LocalWriter::create(&self.store, ctx, path, options)?;
         Ok((attr, Box::new(writer)))
     }
 
@@ -282,39 +271,35 @@ impl FileSystem for LocalFs {
                 "the root of an embedded store stays as it is",
             ));
         }
-        let (dir, name) = self.store.place(path)?;
-        // Not through a link: what is no directory and no file is not found here.
-        let before = self.store.stat_at(&dir, name)?;
+        let node = Node::open(&self.store, path)?;
         if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
-            fchownat(&dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(translate)?;
+            node.set_owner(change.uid, change.gid).map_err(translate)?;
         }
         if let Some(mode) = change.mode {
-            let mode = Mode::from_bits_truncate(mode);
-            fchmodat(&dir, name, mode, FchmodatFlags::FollowSymlink).map_err(translate)?;
+            node.set_mode(mode).map_err(translate)?;
         }
-        if change.atime.is_some() || change.mtime.is_some() {
-            let atime = time_spec(change.atime.unwrap_or(before.atime));
-            let mtime = time_spec(change.mtime.unwrap_or(before.mtime));
-            utimensat(&dir, name, &atime, &mtime, UtimensatFlags::NoFollowSymlink).map_err(translate)?;
+        if change.has_times() {
+            let (atime, mtime) =
+                (change.atime.unwrap_or(node.attr().atime), change.mtime.unwrap_or(node.attr().mtime));
+            node.set_times(time_spec(atime), time_spec(mtime)).map_err(translate)?;
         }
-        self.store.stat_at(&dir, name)
+        node.fresh_attr(&self.store)
     }
 
     fn xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str) -> Result<Bytes> {
-        xattrs::get(&self.store, path, name)
+        xattrs::get(&Node::open(&self.store, path)?, name)
     }
 
     fn xattrs(&self, _ctx: &Ctx, path: &FsPath) -> Result<Vec<String>> {
-        xattrs::list(&self.store, path)
+        xattrs::list(&Node::open(&self.store, path)?)
     }
 
     fn set_xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str, value: &[u8], mode: XattrMode) -> Result<()> {
-        xattrs::set(&self.store, path, name, value, mode)
+        xattrs::set(&Node::open(&self.store, path)?, name, value, mode)
     }
 
     fn remove_xattr(&self, _ctx: &Ctx, path: &FsPath, name: &str) -> Result<()> {
-        xattrs::remove(&self.store, path, name)
+        xattrs::remove(&Node::open(&self.store, path)?, name)
     }
 
     fn stat_fs(&self, _ctx: &Ctx) -> Result<StatFs> {

@@ -1,5 +1,20 @@
+use std::fs::Permissions;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::fcntl::RenameFlags;
+use nix::fcntl::renameat2;
+use nix::mount::MsFlags;
+use nix::mount::mount;
+use nix::sched::CloneFlags;
+use nix::sched::unshare;
 
 use super::LocalFs;
 use crate::fs::CreateOptions;
@@ -9,6 +24,8 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsPath;
 use crate::fs::RenameMode;
+use crate::fs::SetAttr;
+use crate::fs::Timestamp;
 use crate::fs::XattrMode;
 
 struct Fixture {
@@ -131,6 +148,66 @@ fn nothing_outside_the_root_can_be_reached() {
     assert_eq!(names(&fs, "/"), Vec::<String>::new());
     assert_eq!(std::fs::read_to_string(outside.path().join("secret")).unwrap(), "x");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_link_that_takes_the_place_of_a_file_leads_nowhere_at_any_moment() {
+    let Fixture { dir, fs } = fixture();
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    std::fs::write(&secret, "x").unwrap();
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    write(&fs, "/file", b"y");
+    symlink(&secret, dir.path().join("link")).unwrap();
+    let change = SetAttr { mode: Some(0o666), mtime: Some(Timestamp::default()), ..SetAttr::default() };
+    let (mut changed, mut refused) = (0, 0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+            while !done.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &file, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        });
+        while changed < 2000 || refused < 2000 {
+            match fs.set_attr(&Ctx::daemon(), &path("/file"), &change) {
+                Ok(_) => changed += 1,
+                Err(error) => {
+                    assert_eq!(error.fault(), Fault::NotFound);
+                    refused += 1;
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let meta = std::fs::metadata(&secret).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    assert_ne!(meta.mtime(), 0);
+}
+
+#[test]
+fn what_is_mounted_in_the_store_is_not_part_of_it() {
+    let Fixture { dir, fs } = fixture();
+    std::fs::create_dir(dir.path().join("mounted")).unwrap();
+    assert_eq!(names(&fs, "/"), ["mounted"]);
+    // Mounted for that thread alone, and as long as it lives.
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            if unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS) == Err(Errno::EPERM) {
+                return;
+            }
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let point = dir.path().join("mounted");
+            mount(None::<&str>, &point, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let fs = LocalFs::open(dir.path()).unwrap();
+            let (ctx, at) = (Ctx::daemon(), path("/mounted"));
+            let change = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+            assert_eq!(names(&fs, "/"), Vec::<String>::new());
+            assert_eq!(fs.stat(&ctx, &at).unwrap_err().fault(), Fault::NotFound);
+            assert_eq!(fs.set_attr(&ctx, &at, &change).unwrap_err().fault(), Fault::NotFound);
+        });
+    });
 }
 
 #[test]

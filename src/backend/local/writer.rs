@@ -39,7 +39,12 @@ pub(super) struct LocalWriter {
 }
 
 impl LocalWriter {
-    pub(super) fn create(store: &Arc<Store>, path: &FsPath, options: &CreateOptions) -> Result<(Attr, Self)> {
+    pub(super) fn create(
+        store: &Arc<Store>,
+        ctx: &Ctx,
+        path: &FsPath,
+        options: &CreateOptions,
+    ) -> Result<(Attr, Self)> {
         let (dir, name) = store.place(path)?;
         let replaced = options.replace && exists(store, &dir, name)?;
         // Only for the moment between making a file and putting it in the place of another.
@@ -57,6 +62,10 @@ impl LocalWriter {
             id: stat.st_ino,
             committed: false,
         };
+        if !options.replace {
+            store.adopt(ctx, &dir, &writer.file)?;
+        }
+        // After that, as a change of owner clears the bits that let a program run as another user.
         fchmod(&writer.file, Mode::from_bits_truncate(options.mode)).map_err(translate)?;
         if replaced {
             renameat(&dir, made_name, &dir, name).map_err(translate)?;
