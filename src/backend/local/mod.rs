@@ -34,7 +34,6 @@ use nix::sys::stat::SFlag;
 use nix::sys::stat::fstat;
 use nix::sys::stat::mkdirat;
 use nix::sys::statvfs::fstatvfs;
-use nix::sys::time::TimeSpec;
 use nix::unistd::AccessFlags;
 use nix::unistd::UnlinkatFlags;
 use nix::unistd::faccessat;
@@ -279,9 +278,7 @@ impl FileSystem for LocalFs {
             node.set_mode(mode).map_err(translate)?;
         }
         if change.has_times() {
-            let (atime, mtime) =
-                (change.atime.unwrap_or(node.attr().atime), change.mtime.unwrap_or(node.attr().mtime));
-            node.set_times(time_spec(atime), time_spec(mtime)).map_err(translate)?;
+            node.set_times(change).map_err(translate)?;
         }
         node.fresh_attr(&self.store)
     }
@@ -323,10 +320,6 @@ impl FileSystem for LocalFs {
 /// `path` as openat(2) wants it: without the slash in front.
 fn relative(path: &FsPath) -> &str {
     if path.is_root() { "." } else { &path.as_str()[1..] }
-}
-
-fn time_spec(time: Timestamp) -> TimeSpec {
-    TimeSpec::new(time.secs, i64::from(time.nanos))
 }
 
 /// The kernel's errors in the words of a file system.

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
@@ -27,6 +28,8 @@ use super::translate;
 use crate::fs::Attr;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::fs::SetAttr;
+use crate::fs::Timestamp;
 
 pub(super) struct Node {
     /// Opened without any right to the content, so that the kernel checks for each call what that call needs.
@@ -78,8 +81,20 @@ impl Node {
         fchmodat(AT_FDCWD, self.link.as_c_str(), mode, FchmodatFlags::FollowSymlink)
     }
 
-    pub(super) fn set_times(&self, atime: TimeSpec, mtime: TimeSpec) -> nix::Result<()> {
-        utimensat(AT_FDCWD, self.link.as_c_str(), &atime, &mtime, UtimensatFlags::FollowSymlink)
+    /// Sets the times of `change`. Who does not own it may set those of now, if he may write, but only both.
+    pub(super) fn set_times(&self, change: &SetAttr) -> nix::Result<()> {
+        let set = |atime, mtime| {
+            utimensat(AT_FDCWD, self.link.as_c_str(), &atime, &mtime, UtimensatFlags::FollowSymlink)
+        };
+        let spec = |time: Option<Timestamp>| match time {
+            None => TimeSpec::UTIME_OMIT,
+            Some(_) if change.now => TimeSpec::UTIME_NOW,
+            Some(time) => TimeSpec::new(time.secs, i64::from(time.nanos)),
+        };
+        match set(spec(change.atime), spec(change.mtime)) {
+            Err(Errno::EPERM) if change.now => set(TimeSpec::UTIME_NOW, TimeSpec::UTIME_NOW),
+            outcome => outcome,
+        }
     }
 }
 

@@ -29,18 +29,22 @@ pub(super) fn replace(store: &Store, new: &FsPath, old: &FsPath) -> Result<Attr>
     made.fresh_attr(store)
 }
 
-/// Sets on `new` what was set on `old`, which is at `path`.
+/// Sets on `new` what was set on `old`, which is at `path`, as far as this user may.
 fn keep(new: &Node, old: &Node, path: &FsPath) -> Result<()> {
-    let attr = old.attr();
-    // Owner first, as that takes away the bits to run as another user.
-    match new.set_owner(Some(attr.uid), Some(attr.gid)) {
-        Ok(()) => {}
-        Err(Errno::EPERM) => log::warn!("{path} was written again and belongs to another user now"),
-        Err(errno) => return Err(translate(errno)),
-    }
-    new.set_mode(attr.mode).map_err(translate)?;
+    // First, as the mode can take away the right to do so.
     for name in xattrs::list(old)? {
         xattrs::set(new, &name, &xattrs::get(old, &name)?, XattrMode::Set)?;
     }
-    Ok(())
+    let attr = old.attr();
+    // Before the mode, as a new owner takes away the bits to run as another user.
+    match new.set_owner(Some(attr.uid), Some(attr.gid)) {
+        Ok(()) => {}
+        Err(Errno::EPERM) => {
+            // Whoever is in the group may give the file to it.
+            let lost = if new.set_owner(None, Some(attr.gid)).is_ok() { "user" } else { "user or group" };
+            log::warn!("{path} was written again and belongs to another {lost} now");
+        }
+        Err(errno) => return Err(translate(errno)),
+    }
+    new.set_mode(attr.mode).map_err(translate)
 }

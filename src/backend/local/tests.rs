@@ -1,6 +1,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::chown;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,6 +16,7 @@ use nix::mount::MsFlags;
 use nix::mount::mount;
 use nix::sched::CloneFlags;
 use nix::sched::unshare;
+use nix::unistd::Uid;
 
 use super::LocalFs;
 use crate::fs::CreateOptions;
@@ -183,6 +185,81 @@ fn a_link_that_takes_the_place_of_a_file_leads_nowhere_at_any_moment() {
     let meta = std::fs::metadata(&secret).unwrap();
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
     assert_ne!(meta.mtime(), 0);
+}
+
+/// Two users and a group that nobody has to know.
+const OWNER: u32 = 54_321;
+const OTHER: u32 = 54_322;
+const GROUP: u32 = 54_323;
+
+/// Runs `work` as `OTHER`, who is in `GROUP`, if this is root: the kernel keeps the user of each thread apart.
+fn as_other(work: impl FnOnce() + Send) {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let groups = [GROUP];
+            // SAFETY: system calls that change the credentials of this thread, and read one number.
+            let codes = unsafe {
+                [
+                    libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+                    libc::syscall(libc::SYS_setresgid, OTHER, OTHER, OTHER),
+                    libc::syscall(libc::SYS_setresuid, OTHER, OTHER, OTHER),
+                ]
+            };
+            assert_eq!(codes, [0; 3]);
+            work();
+        });
+    });
+}
+
+/// A file of `OWNER` and `GROUP` in a store that everybody may write to.
+fn file_of_owner(Fixture { dir, fs }: &Fixture, mode: u32) {
+    write(fs, "/file", b"old");
+    let file = dir.path().join("file");
+    if Uid::effective().is_root() {
+        chown(&file, Some(OWNER), Some(GROUP)).unwrap();
+    }
+    std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+}
+
+#[test]
+fn a_new_version_keeps_what_its_writer_may_set() {
+    let fixture = fixture();
+    file_of_owner(&fixture, 0o444);
+    let (ctx, fs) = (Ctx::daemon(), &fixture.fs);
+    fs.set_xattr(&ctx, &path("/file"), "user.a", b"1", XattrMode::Set).unwrap();
+    as_other(|| {
+        write(fs, "/new", b"new");
+        let attr = fs.replace(&ctx, &path("/new"), &path("/file")).unwrap();
+        assert_eq!((attr.uid, attr.gid, attr.mode), (OTHER, GROUP, 0o444));
+        assert_eq!(&fs.xattr(&ctx, &path("/file"), "user.a").unwrap()[..], b"1");
+    });
+}
+
+#[test]
+fn times_of_now_are_for_who_may_write_and_others_for_the_owner() {
+    let fixture = fixture();
+    file_of_owner(&fixture, 0o666);
+    let (ctx, fs, file) = (Ctx::daemon(), &fixture.fs, path("/file"));
+    let past = SetAttr {
+        atime: Some(Timestamp { secs: 1, nanos: 2 }),
+        mtime: Some(Timestamp { secs: 3, nanos: 4 }),
+        ..SetAttr::default()
+    };
+    let attr = fs.set_attr(&ctx, &file, &past).unwrap();
+    assert_eq!((Some(attr.atime), Some(attr.mtime)), (past.atime, past.mtime));
+    let mtime = SetAttr { atime: None, now: true, ..past };
+    let attr = fs.set_attr(&ctx, &file, &mtime).unwrap();
+    assert!(Some(attr.atime) == past.atime && attr.mtime.secs > 3);
+    as_other(|| {
+        assert_eq!(fs.set_attr(&ctx, &file, &past).unwrap_err().fault(), Fault::NotPermitted);
+        for now in [mtime, SetAttr { now: true, ..past }] {
+            assert!(fs.set_attr(&ctx, &file, &now).unwrap().mtime.secs > 3);
+        }
+    });
 }
 
 #[test]
