@@ -1128,6 +1128,21 @@ fn times_follow_a_file_that_is_renamed_while_it_is_completed() {
 }
 
 #[test]
+fn a_file_that_was_empty_is_changed_by_who_empties_it() {
+    let fixture = fixture();
+    let ino = fixture.file("f", b"");
+    fixture.set(ino, &times(5, 6));
+    let fh = fixture.open("f", libc::O_WRONLY).unwrap().1.fh;
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.times("f"), (5, 6), "just opened");
+    let fh = fixture.open("f", libc::O_WRONLY | libc::O_TRUNC).unwrap().1.fh;
+    let (atime, mtime) = fixture.times("f");
+    assert!(atime == 5 && mtime > 6, "{atime} {mtime}");
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.times("f"), (atime, mtime));
+}
+
+#[test]
 fn a_mode_that_is_set_while_a_file_is_written_stays() {
     let fixture = fixture();
     let (ino, fh) = fixture.create("f");

@@ -266,7 +266,7 @@ impl Vfs {
         let stream = self.writers.join(ino, stream);
         let begin = || -> Result<OpenFile> {
             if flags & libc::O_TRUNC != 0 {
-                stream.truncate(ctx, 0)?;
+                stream.empty(ctx)?;
                 self.changed(ino, &stream);
             }
             let late = stream.is_finished();

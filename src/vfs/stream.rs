@@ -797,6 +797,27 @@ impl WriteStream {
         ))
     }
 
+    /// `O_TRUNC`: as truncated to nothing, and changed now also if there was nothing before.
+    pub(super) fn empty(self: &Arc<Self>, ctx: &Ctx) -> Result<()> {
+        let state = self.wait_idle(ctx)?;
+        let is_empty = matches!(state.slot, Slot::Complete) && state.written.max(state.length) == 0;
+        drop(state);
+        if !is_empty {
+            return self.truncate(ctx, 0);
+        }
+        self.drop_privileges(ctx)?;
+        let now = SetAttr { mtime: Some(Timestamp::now()), now: true, ..SetAttr::default() };
+        match self.set_attr(ctx, &now) {
+            Err(error) if error.fault() == Fault::Interrupted => Err(error),
+            // There is nothing else to do, and so no reason to refuse the file.
+            Err(error) => {
+                log::debug!("the time of change of {} stays: {error}", self.path());
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// The name is gone: what is written from now on is for nobody.
     pub(super) fn removed(&self) {
         let mut state = self.state.lock();
