@@ -791,12 +791,72 @@ fn who_reads_what_he_has_written_is_not_given_what_took_its_place() {
     let fh = fixture.vfs.create(&Ctx::daemon(), Ino::ROOT, OsStr::new("f"), 0o644, flags).unwrap().1.fh;
     fixture.write(fh, 0, b"own").unwrap();
     fixture.flush(fh).unwrap();
-    // By another client.
-    let at = |name| fixture.dir.path().join(name);
-    std::fs::write(at("other"), b"other").unwrap();
-    std::fs::rename(at("other"), at("f")).unwrap();
+    replace_by_others(&fixture, "f", b"other");
     assert_eq!(fault(fixture.vfs.read(&Ctx::daemon(), fh, 0, 9)), Fault::Stale);
     fixture.close(fh).unwrap();
+}
+
+/// Another client puts `data` in the place of `name`.
+fn replace_by_others(fixture: &Fixture, name: &str, data: &[u8]) {
+    let at = |name| fixture.dir.path().join(name);
+    std::fs::write(at("other"), data).unwrap();
+    std::fs::rename(at("other"), at(name)).unwrap();
+}
+
+#[test]
+fn who_goes_on_with_what_another_client_has_replaced_leaves_that_alone() {
+    for own in [&b""[..], b"own"] {
+        let fixture = fixture();
+        let (_, fh) = fixture.create("f");
+        if !own.is_empty() {
+            fixture.write(fh, 0, own).unwrap();
+        }
+        fixture.flush(fh).unwrap();
+        // As long as what is there now.
+        replace_by_others(&fixture, "f", &b"oth"[..own.len()]);
+        assert_eq!(fault(fixture.write(fh, own.len() as u64, b"more")), Fault::Stale);
+        assert_eq!(fault(fixture.close(fh)), Fault::Stale);
+        assert_eq!(fixture.content("f"), b"oth"[..own.len()]);
+        assert_eq!(fixture.names(), ["f"]);
+    }
+    let fixture = fixture();
+    let (_, fh) = fixture.create("f");
+    fixture.flush(fh).unwrap();
+    std::fs::remove_file(fixture.dir.path().join("f")).unwrap();
+    assert_eq!(fault(fixture.write(fh, 0, b"more")), Fault::Stale);
+    assert_eq!(fault(fixture.close(fh)), Fault::Stale);
+    assert_eq!(fixture.names(), Vec::<String>::new());
+}
+
+#[test]
+fn who_makes_a_file_that_another_client_has_removed_does_not_share_it_with_its_writer() {
+    let fixture = fixture();
+    let old = fixture.file("f", b"old");
+    let writer = fixture.open("f", libc::O_WRONLY | libc::O_TRUNC).unwrap().1.fh;
+    fixture.write(writer, 0, b"new").unwrap();
+    std::fs::remove_file(fixture.dir.path().join("f")).unwrap();
+    let (ino, fh) = fixture.create("f");
+    assert_ne!(ino, old);
+    fixture.write(fh, 0, b"another").unwrap();
+    fixture.write(writer, 3, b"er").unwrap();
+    fixture.close(writer).unwrap();
+    fixture.close(fh).unwrap();
+    assert_eq!(fixture.content("f"), b"another");
+    assert_eq!(fixture.names(), ["f"]);
+}
+
+#[test]
+fn a_file_that_another_client_has_renamed_is_written_on_when_its_name_is_used_anew() {
+    let fixture = fixture();
+    let (old, writer) = fixture.create("f");
+    fixture.write(writer, 0, b"re").unwrap();
+    std::fs::rename(fixture.dir.path().join("f"), fixture.dir.path().join("g")).unwrap();
+    assert_ne!(fixture.file("f", b"another"), old);
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, OsStr::new("f")).unwrap();
+    fixture.write(writer, 2, b"named").unwrap();
+    fixture.close(writer).unwrap();
+    assert_eq!(fixture.content("g"), b"renamed");
+    assert_eq!(fixture.names(), ["g"]);
 }
 
 #[test]

@@ -172,8 +172,23 @@ impl Vfs {
     /// The answer for a file that was just made and completed: the kernel is to ask again for its times, which the
     /// writer knows only nearly.
     pub(super) fn made(&self, parent: Ino, name: &str, attr: Attr) -> Result<Entry> {
+        self.displace(parent, name, &attr)?;
         self.inodes.touch_in(parent);
         Ok(Entry { attr_ttl: Duration::ZERO, ..self.entry(parent, name, attr)? })
+    }
+
+    /// What is of `attr` was just made as `name`, so another client has taken that name from what had it before: a new version
+    /// of that must not take the place of this.
+    fn displace(&self, parent: Ino, name: &str, attr: &Attr) -> Result<()> {
+        let Some(before) = self.inodes.child(parent, name) else { return Ok(()) };
+        // Nobody writes the new one yet. A file system gives the number of a file that is gone to the next one.
+        if self.stream(before).is_none() && self.inodes.is(before, attr) {
+            return Ok(());
+        }
+        let path = self.path(parent)?.join(name)?;
+        self.inodes.remove(parent, name);
+        self.replacing(&path).for_each(|stream| stream.removed());
+        Ok(())
     }
 
     /// Makes a directory.
@@ -181,6 +196,7 @@ impl Vfs {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
         let attr = self.fs.make_dir(ctx, &path, mode & PERMISSIONS)?;
+        self.displace(parent, name, &attr)?;
         self.inodes.touch_in(parent);
         self.entry(parent, name, attr)
     }
@@ -189,7 +205,7 @@ impl Vfs {
     pub fn unlink(&self, ctx: &Ctx, parent: Ino, name: &OsStr) -> Result<()> {
         let name = text(name)?;
         let path = self.path(parent)?.join(name)?;
-        let streams = self.streams_at(&path);
+        let streams = self.streams_at(parent, name, &path);
         let _kept = streams.iter().map(|stream| stream.keep_from_place(ctx)).collect::<Result<Vec<_>>>()?;
         let result = match self.inodes.child_file(parent, name) {
             Some(_) => self.fs.remove_seen_file(ctx, &path),
@@ -212,9 +228,16 @@ impl Vfs {
         Ok(())
     }
 
-    /// What writes the file at `path`: by the inode that has the name, or by one beside it.
-    fn streams_at(&self, path: &FsPath) -> Vec<Arc<WriteStream>> {
-        self.writers.streams().into_iter().filter(|stream| stream.path() == *path).collect()
+    /// What writes the file `name` of `parent`, at `path`: by the inode that has the name, or, to take its place, by one
+    /// beside it.
+    fn streams_at(&self, parent: Ino, name: &str, path: &FsPath) -> Vec<Arc<WriteStream>> {
+        let own = self.inodes.child(parent, name).and_then(|ino| self.stream(ino));
+        own.into_iter().chain(self.replacing(path)).collect()
+    }
+
+    /// What is to take the place of the file at `path`.
+    fn replacing(&self, path: &FsPath) -> impl Iterator<Item = Arc<WriteStream>> {
+        self.writers.streams().into_iter().filter(move |stream| stream.replaces() && stream.path() == *path)
     }
 
     /// Moves `name` of `parent`; `flags` are those of renameat2(2).
@@ -246,7 +269,7 @@ impl Vfs {
         for stream in self.writers.streams() {
             stream.settle(ctx, &from)?;
         }
-        let over = self.streams_at(&to);
+        let over = self.streams_at(new_parent, new_name, &to);
         let moved = self.writers.streams().into_iter().filter(|stream| stream.is_below(&from));
         let _kept = moved
             .chain(over.iter().cloned())

@@ -411,7 +411,7 @@ impl WriteStream {
             Slot::Idle(writer) => Ok(writer),
             _ => {
                 let started = if standing {
-                    self.start_beside(ctx, &target, attr.mode, kept)
+                    self.start_beside(ctx, &target, &attr, kept)
                 } else {
                     self.start_anew(ctx, &target, &attr)
                 };
@@ -439,6 +439,13 @@ impl WriteStream {
 
     /// Starts to write the file `path`, which this stream has made and which is empty or not complete, once more.
     fn start_anew(&self, ctx: &Ctx, path: &FsPath, before: &Attr) -> Result<(Start, Box<dyn FileWriter>)> {
+        let present = self.fs.fresh_stat(ctx, path).map_err(|error| match error.fault() {
+            Fault::NotFound => FsError::because(Fault::Stale, "another client has removed the file"),
+            _ => error,
+        })?;
+        if present.id != before.id {
+            return Err(replaced());
+        }
         let options = CreateOptions { mode: before.mode, replace: true, beside: false };
         let (attr, writer) = self.fs.create(ctx, path, &options)?;
         let changed = |before: u32, now: u32| (before != now).then_some(before);
@@ -457,14 +464,16 @@ impl WriteStream {
         &self,
         ctx: &Ctx,
         path: &FsPath,
-        mode: u32,
+        before: &Attr,
         kept: u64,
     ) -> Result<(Start, Box<dyn FileWriter>)> {
         let reader = if kept == 0 { None } else { Some(self.fs.open(ctx, path)?) };
-        if reader.as_ref().is_some_and(|reader| reader.attr().size != kept) {
-            return Err(FsError::because(Fault::Stale, "another client has replaced the file"));
+        let is_own = |present: &Attr| (present.id, present.size) == (before.id, kept);
+        if reader.as_ref().is_some_and(|reader| !is_own(reader.attr())) {
+            return Err(replaced());
         }
         let beside = path.beside()?;
+        let mode = before.mode;
         let (_, mut writer) =
             self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false, beside: true })?;
         if let Some(reader) = reader {
@@ -934,6 +943,10 @@ fn unless_failed(mut state: MutexGuard<'_, State>) -> Result<MutexGuard<'_, Stat
         }
         None => Ok(state),
     }
+}
+
+fn replaced() -> FsError {
+    FsError::because(Fault::Stale, "another client has replaced the file")
 }
 
 /// `mode` without the set-user-id bit, and without the set-group-id bit where it is one: beside the group's right to
