@@ -886,6 +886,64 @@ fn a_directory_renamed_while_a_file_in_it_is_written_takes_the_file_along() {
 }
 
 #[test]
+fn a_file_that_fails_is_removed_where_it_was_renamed_to_meanwhile() {
+    for in_commit in [false, true] {
+        let fixture = fixture();
+        let (ctx, faults) = (Ctx::daemon(), &fixture.faults);
+        let (_, fh) = fixture.create("f");
+        fixture.write(fh, 0, b"a").unwrap();
+        let gate = if in_commit { faults.commit_gate.lock() } else { faults.append_gate.lock() };
+        let begun = faults.appends.load(Ordering::SeqCst) + faults.commits.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            let fixture = &fixture;
+            let failing =
+                scope.spawn(
+                    move || if in_commit { fixture.flush(fh) } else { fixture.write(fh, 1, b"b").map(drop) },
+                );
+            while faults.appends.load(Ordering::SeqCst) + faults.commits.load(Ordering::SeqCst) == begun {
+                thread::yield_now();
+            }
+            fixture.vfs.rename(&ctx, Ino::ROOT, OsStr::new("f"), Ino::ROOT, OsStr::new("g"), 0).unwrap();
+            faults.fail_append.store(true, Ordering::Relaxed);
+            faults.fail_commit.store(true, Ordering::Relaxed);
+            drop(gate);
+            fault(failing.join().unwrap());
+        });
+        assert_eq!(fixture.names(), Vec::<String>::new(), "in the commit: {in_commit}");
+        fixture.vfs.release(fh).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_renamed_while_a_file_in_it_is_copied_takes_the_copy_along() {
+    for fails in [false, true] {
+        let fixture = fixture();
+        let (ctx, faults) = (Ctx::daemon(), &fixture.faults);
+        let (a, b) = (OsStr::new("a"), OsStr::new("b"));
+        let dir = fixture.vfs.mkdir(&ctx, Ino::ROOT, a, 0o755).unwrap().ino;
+        let fh = fixture.vfs.create(&ctx, dir, OsStr::new("f"), 0o644, libc::O_WRONLY).unwrap().1.fh;
+        fixture.write(fh, 0, b"kept").unwrap();
+        fixture.flush(fh).unwrap();
+        let gate = faults.append_gate.lock();
+        let begun = faults.appends.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| fixture.write(fh, 4, b" on"));
+            while faults.appends.load(Ordering::SeqCst) == begun {
+                thread::yield_now();
+            }
+            fixture.vfs.rename(&ctx, Ino::ROOT, a, Ino::ROOT, b, 0).unwrap();
+            faults.fail_append.store(fails, Ordering::Relaxed);
+            drop(gate);
+            assert_eq!(writing.join().unwrap().is_err(), fails);
+        });
+        assert_eq!(fixture.close(fh).is_err(), fails);
+        let at = fixture.dir.path().join("b");
+        assert_eq!(std::fs::read_dir(&at).unwrap().count(), 1);
+        assert_eq!(std::fs::read(at.join("f")).unwrap(), if fails { &b"kept"[..] } else { b"kept on" });
+    }
+}
+
+#[test]
 fn rename_knows_its_flags() {
     let fixture = fixture();
     fixture.file("a", b"a");
@@ -1266,12 +1324,15 @@ struct Faults {
     slow_append: Arc<AtomicBool>,
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
+    append_gate: Arc<parking_lot::Mutex<()>>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
     create_gate: parking_lot::Mutex<()>,
     replace_gate: parking_lot::Mutex<()>,
     /// What is opened now seems to have no bytes.
     reads_end: AtomicBool,
     /// How often each was begun.
+    appends: Arc<AtomicUsize>,
+    commits: Arc<AtomicUsize>,
     creates: AtomicUsize,
     replaces: AtomicUsize,
     set_attrs: AtomicUsize,
@@ -1285,7 +1346,10 @@ impl Faults {
             slow_append: Arc::default(),
             fail_commit: Arc::default(),
             panic_append: Arc::default(),
+            append_gate: Arc::default(),
             commit_gate: Arc::default(),
+            appends: Arc::default(),
+            commits: Arc::default(),
             create_gate: parking_lot::Mutex::default(),
             replace_gate: parking_lot::Mutex::default(),
             reads_end: AtomicBool::new(false),
@@ -1302,11 +1366,16 @@ struct FaultyWriter {
     slow_append: Arc<AtomicBool>,
     fail_commit: Arc<AtomicBool>,
     panic_append: Arc<AtomicBool>,
+    append_gate: Arc<parking_lot::Mutex<()>>,
     commit_gate: Arc<parking_lot::Mutex<()>>,
+    appends: Arc<AtomicUsize>,
+    commits: Arc<AtomicUsize>,
 }
 
 impl FileWriter for FaultyWriter {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        drop(self.append_gate.lock());
         assert!(!self.panic_append.load(Ordering::Relaxed), "as asked for");
         if self.fail_append.load(Ordering::Relaxed) {
             return Err(Fault::NoSpace.into());
@@ -1322,6 +1391,7 @@ impl FileWriter for FaultyWriter {
     }
 
     fn commit(&mut self, ctx: &Ctx) -> Result<Attr> {
+        self.commits.fetch_add(1, Ordering::SeqCst);
         drop(self.commit_gate.lock());
         if self.fail_commit.load(Ordering::Relaxed) {
             return Err(Fault::Io.into());
@@ -1386,7 +1456,10 @@ impl Layer for Faults {
             slow_append: Arc::clone(&self.slow_append),
             fail_commit: Arc::clone(&self.fail_commit),
             panic_append: Arc::clone(&self.panic_append),
+            append_gate: Arc::clone(&self.append_gate),
             commit_gate: Arc::clone(&self.commit_gate),
+            appends: Arc::clone(&self.appends),
+            commits: Arc::clone(&self.commits),
         };
         Ok((attr, Box::new(writer)))
     }

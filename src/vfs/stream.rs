@@ -22,6 +22,7 @@ use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
 use crate::fs::Fault;
+use crate::fs::FileReader;
 use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
@@ -431,8 +432,11 @@ impl WriteStream {
         let next = match writer {
             Ok(writer) if result.is_ok() || again => Slot::Idle(writer),
             Err(_) if again => Slot::Complete,
-            // Given up before anybody learns of it.
-            _ => Slot::Gone,
+            Ok(writer) => {
+                self.give_up_writer(writer);
+                Slot::Gone
+            }
+            Err(_) => Slot::Gone,
         };
         self.give_back(next, target, start, added, result)
     }
@@ -476,19 +480,33 @@ impl WriteStream {
         let mode = before.mode;
         let (_, mut writer) =
             self.fs.create(ctx, &beside, &CreateOptions { mode, replace: false, beside: true })?;
-        if let Some(reader) = reader {
-            let mut offset = 0;
-            while offset < kept {
-                ctx.check()?;
-                let piece = reader.read_at(ctx, offset, COPY)?.copied()?;
-                if piece.is_empty() {
-                    return Err(FsError::because(Fault::Stale, "the file was shortened"));
-                }
-                offset += piece.len() as u64;
-                writer.append_given(ctx, piece.into())?;
+        // From here on it is known where it is, also if its directory is renamed.
+        self.state.lock().staged = Some(beside.clone());
+        match reader.map_or(Ok(()), |reader| copy(ctx, &*reader, kept, writer.as_mut())) {
+            Ok(()) => Ok((Start::Staged(beside), writer)),
+            Err(error) => {
+                self.give_up_writer(writer);
+                self.state.lock().staged = None;
+                Err(error)
             }
         }
-        Ok((Start::Staged(beside), writer))
+    }
+
+    /// Drops a writer that has failed, before anybody learns of it. It removes what it has written where that is by now.
+    fn give_up_writer(&self, mut writer: Box<dyn FileWriter>) {
+        let target = {
+            let mut state = self.state.lock();
+            while state.renames > 0 {
+                self.changed.wait(&mut state);
+            }
+            // Nor is it renamed meanwhile.
+            state.placing = true;
+            state.target().clone()
+        };
+        writer.renamed(&target);
+        drop(writer);
+        self.state.lock().placing = false;
+        self.changed.notify_all();
     }
 
     fn give_back(
@@ -516,8 +534,7 @@ impl WriteStream {
                 state.own = true;
             }
             Start::Staged(beside) => {
-                before = beside.clone();
-                state.staged = Some(beside);
+                before = beside;
                 state.own = true;
             }
         }
@@ -635,11 +652,13 @@ impl WriteStream {
         let result = append_zeros(writer.as_mut(), &ctx, padding, &mut 0)
             .and_then(|()| writer.commit(&ctx))
             .and_then(|attr| self.put_in_place(&ctx, attr));
-        // A file that failed is given up before anybody learns of it.
-        drop(writer);
         match result {
-            Ok(attr) => self.completed(&ctx, attr),
+            Ok(attr) => {
+                drop(writer);
+                self.completed(&ctx, attr);
+            }
             Err(error) => {
+                self.give_up_writer(writer);
                 let mut state = self.state.lock();
                 log::debug!("completing {} failed: {error}", state.path);
                 // What was removed meanwhile nobody misses.
@@ -963,6 +982,21 @@ fn rewrite_error(state: &State, offset: u64) -> FsError {
         Fault::NotSupported,
         format!("cannot write at offset {offset} of a {complete}file of {end} bytes, {WRITTEN_ONCE}"),
     )
+}
+
+/// Copies the first `count` bytes of `reader`.
+fn copy(ctx: &Ctx, reader: &dyn FileReader, count: u64, writer: &mut dyn FileWriter) -> Result<()> {
+    let mut offset = 0;
+    while offset < count {
+        ctx.check()?;
+        let piece = reader.read_at(ctx, offset, COPY)?.copied()?;
+        if piece.is_empty() {
+            return Err(FsError::because(Fault::Stale, "the file was shortened"));
+        }
+        offset += piece.len() as u64;
+        writer.append_given(ctx, piece.into())?;
+    }
+    Ok(())
 }
 
 fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut u64) -> Result<()> {
