@@ -37,7 +37,8 @@ const PRIVATE: [(&str, &[&str]); 5] = [
     ("fuse_sys::", &["session"]),
     ("tokio::", &["backend::alluxio", "mount::web"]),
     ("tonic::", &["backend::alluxio"]),
-    ("hyper::", &["mount::web"]),
+    // Errors of connections are hyper's, and only it says which were time-outs.
+    ("hyper::", &["mount::web", "backend::alluxio::error"]),
     ("clap::", &["cli"]),
 ];
 

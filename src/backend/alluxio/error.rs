@@ -6,8 +6,10 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::fmt::Write;
+use std::iter::successors;
 
 use tonic::Code;
+use tonic::ConnectError;
 use tonic::Status;
 
 use crate::fs::Fault;
@@ -195,7 +197,7 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
     }
     let class = class(rpc, status);
     let fault = match class {
-        Class::Connection if status.code() == Code::DeadlineExceeded => Fault::TimedOut,
+        Class::Connection if status.code() == Code::DeadlineExceeded || fell_silent(status) => Fault::TimedOut,
         Class::Connection => Fault::Unavailable,
         Class::Unauthenticated => Fault::PermissionDenied,
         Class::Raced | Class::Final => fault(rpc, status),
@@ -205,12 +207,21 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
         (Rpc::GetStatus, Fault::NotFound) => FsError::new(fault),
         _ => FsError::because(fault, format!("{rpc:?} {subject} at {server}: {}", text(status))),
     };
-    let unsent = status.source().is_some() && status.code() == Code::Unavailable;
-    Failure { class, error, unsent }
+    Failure { class, error, unsent: cause::<ConnectError>(status).is_some() }
 }
 
-/// Whether trying again can help. tonic reports a connection that breaks in mid-call as UNKNOWN and only a failed
-/// connect as UNAVAILABLE; both have a source, which no status that a server sent has.
+/// Whether the server was reached and then left a ping unanswered. tonic makes it UNAVAILABLE, as it does a failed connect.
+fn fell_silent(status: &Status) -> bool {
+    cause::<hyper::Error>(status).is_some_and(hyper::Error::is_timeout)
+}
+
+/// The first error of this type below `status`.
+fn cause<E: Error + 'static>(status: &Status) -> Option<&E> {
+    successors(status.source(), |err| (*err).source()).find_map(|err| err.downcast_ref())
+}
+
+/// Whether trying again can help. tonic reports a connection that breaks in mid-call as UNKNOWN, and one that cannot be made,
+/// or whose server answers no ping, as UNAVAILABLE; all have a source, which no status that a server sent has.
 fn class(rpc: Rpc, status: &Status) -> Class {
     if status.source().is_some() {
         return Class::Connection;
@@ -314,7 +325,14 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
+    use http_body_util::Empty;
+    use tokio::net::TcpListener;
+    use tonic::Request;
+    use tonic::transport::Endpoint;
+
+    use super::super::grpc;
     use super::*;
 
     fn mapped(rpc: Rpc, code: Code, text: &str) -> Failure {
@@ -427,6 +445,30 @@ mod tests {
         let failure = failure(Rpc::Rename, &"/a", "master:19998", &broken);
         assert_eq!((failure.class, failure.error.fault()), (Class::Connection, Fault::Unavailable));
         assert_eq!(mapped(Rpc::Rename, Code::Unknown, "java.io.IOException").class, Class::Final);
+    }
+
+    /// What comes of a call to a server that takes connections and says nothing, or to none.
+    async fn call_in_vain(listens: bool) -> Failure {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let listener = listens.then_some(listener);
+        let soon = Duration::from_millis(10);
+        let endpoint = Endpoint::from_shared(uri).unwrap().http2_keep_alive_interval(soon);
+        let channel = endpoint.keep_alive_timeout(soon).connect_lazy();
+        let status = grpc::call(channel, "/worker/write", Request::new(Empty::new())).await.err().unwrap();
+        drop(listener);
+        assert_eq!(status.code(), Code::Unavailable);
+        failure(Rpc::WriteBlock, &7, "worker:29999", &status)
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_was_not_reached_has_got_nothing() {
+        let unreached = call_in_vain(false).await;
+        assert_eq!((unreached.class, unreached.error.fault()), (Class::Connection, Fault::Unavailable));
+        assert!(unreached.unsent);
+        let silent = call_in_vain(true).await;
+        assert_eq!((silent.class, silent.error.fault()), (Class::Connection, Fault::TimedOut));
+        assert!(!silent.unsent);
     }
 
     #[test]
