@@ -48,6 +48,11 @@ impl Timestamp {
         let nanos = u32::try_from(millis.rem_euclid(1000)).expect("0 to 999") * 1_000_000;
         Self { secs: millis.div_euclid(1000), nanos }
     }
+
+    /// Whole milliseconds since 1970.
+    pub fn millis(self) -> i64 {
+        self.secs.saturating_mul(1000).saturating_add(i64::from(self.nanos / 1_000_000))
+    }
 }
 
 impl From<SystemTime> for Timestamp {

@@ -20,6 +20,7 @@ use super::proto::grpc::meta::GetConfigurationPOptions;
 use super::proto::grpc::meta::GetConfigurationPResponse;
 use super::proto::grpc::meta::meta_master_configuration_service_client::MetaMasterConfigurationServiceClient;
 use crate::fs::Ctx;
+use crate::fs::FsError;
 use crate::fs::Result;
 
 /// One property as the master has it.
@@ -96,6 +97,7 @@ async fn get_configuration(master: &Master) -> Result<GetConfigurationPResponse>
             }
         })
         .await
+        .map_err(FsError::from)
 }
 
 async fn get_hashes(master: &Master) -> Result<(String, String)> {
@@ -124,6 +126,7 @@ async fn get_hashes(master: &Master) -> Result<(String, String)> {
             }
         })
         .await
+        .map_err(FsError::from)
 }
 
 impl From<GetConfigurationPResponse> for ClusterConfiguration {

@@ -176,6 +176,11 @@ impl Failure {
     pub(super) fn connection(fault: Fault, detail: impl Into<String>) -> Self {
         Self { class: Class::Connection, error: FsError::because(fault, detail), unsent: false }
     }
+
+    /// Whether the server may have done all the same what it was asked, in one of several attempts.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.class == Class::Connection || self.error.fault() == Fault::TimedOut
+    }
 }
 
 impl From<FsError> for Failure {
@@ -197,7 +202,9 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
     }
     let class = class(rpc, status);
     let fault = match class {
-        Class::Connection if status.code() == Code::DeadlineExceeded || fell_silent(status) => Fault::TimedOut,
+        Class::Connection if status.code() == Code::DeadlineExceeded || fell_silent(status) => {
+            Fault::TimedOut
+        }
         Class::Connection => Fault::Unavailable,
         Class::Unauthenticated => Fault::PermissionDenied,
         Class::Raced | Class::Final => fault(rpc, status),

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use super::options::AlluxioOptions;
 use crate::fs::FsPath;
+use crate::fs::Timestamp;
 
 /// How the names of journals begin.
 const PREFIX: &str = "writing-";
@@ -62,8 +63,13 @@ pub(super) struct Entry {
 /// What a journal says of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    /// A request to make it at this place.
-    Asked(FsPath),
+    /// A request to make it.
+    Asked {
+        /// Where.
+        path: FsPath,
+        /// When, in milliseconds since 1970. Older versions do not say.
+        ms: Option<i64>,
+    },
     /// It was made, and has this number.
     Made(i64),
 }
@@ -106,9 +112,9 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Notes that the request `id` asks for a file at `path`.
-    pub(super) fn begin(self: &Arc<Self>, id: Uuid, path: &FsPath) -> Entry {
-        self.say(id, &format!("? {id} {}\n", path.as_str().replace('\n', "\0")));
+    /// Notes that the request `id` asks for a file at `path` at the time `now`.
+    pub(super) fn begin(self: &Arc<Self>, id: Uuid, path: &FsPath, now: Timestamp) -> Entry {
+        self.say(id, &format!("? {id} {} {}\n", now.millis(), path.as_str().replace('\n', "\0")));
         Entry { journal: Arc::clone(self), id, ended: AtomicBool::new(false) }
     }
 
@@ -223,16 +229,23 @@ fn parse(text: &str, cluster: &str) -> Option<HashMap<Uuid, Record>> {
         let (Some(kind), Some(id)) = (words.next(), words.next()) else { continue };
         let Ok(id) = Uuid::parse_str(id) else { continue };
         match (kind, words.next()) {
-            ("?", Some(path)) => {
-                let path = FsPath::parse(&path.replace('\0', "\n")).ok();
-                files.extend(path.map(|path| (id, Record::Asked(path))));
-            }
+            ("?", Some(request)) => files.extend(asked(request).map(|record| (id, record))),
             ("+", Some(number)) => files.extend(number.parse().ok().map(|number| (id, Record::Made(number)))),
             ("-", None) => drop(files.remove(&id)),
             _ => {}
         }
     }
     Some(files)
+}
+
+/// The time and the path of a request; paths begin with a slash.
+fn asked(request: &str) -> Option<Record> {
+    let (ms, path) = match request.split_once(' ') {
+        Some((ms, path)) if !request.starts_with('/') => (Some(ms.parse().ok()?), path),
+        _ => (None, request),
+    };
+    let path = FsPath::parse(&path.replace('\0', "\n")).ok()?;
+    Some(Record::Asked { path, ms })
 }
 
 #[cfg(test)]
@@ -246,7 +259,7 @@ mod tests {
     }
 
     fn begin(journal: &Arc<Journal>, path: &str) -> Entry {
-        journal.begin(Uuid::new_v4(), &FsPath::parse(path).unwrap())
+        journal.begin(Uuid::new_v4(), &FsPath::parse(path).unwrap(), Timestamp::from_millis(5_000))
     }
 
     fn found(dir: &Path, cluster: &str) -> HashMap<Uuid, Record> {
@@ -262,8 +275,8 @@ mod tests {
         done.made(8);
         done.done();
         done.done();
-        let path = FsPath::parse("/a b\nc").unwrap();
-        let expected = HashMap::from([(asked.id, Record::Asked(path)), (made.id, Record::Made(7))]);
+        let record = Record::Asked { path: FsPath::parse("/a b\nc").unwrap(), ms: Some(5_000) };
+        let expected = HashMap::from([(asked.id, record), (made.id, Record::Made(7))]);
         assert!(found(dir.path(), CLUSTER).is_empty(), "it is alive");
         drop((asked, made, done, journal));
         assert!(found(dir.path(), "root other:1").is_empty());
@@ -293,6 +306,14 @@ mod tests {
         let expected = HashMap::from([(kept.id, Record::Made(5))]);
         drop((kept, journal));
         assert_eq!(found(dir.path(), CLUSTER), expected);
+    }
+
+    #[test]
+    fn lines_without_a_time_are_understood() {
+        let id = Uuid::new_v4();
+        let record = Record::Asked { path: FsPath::parse("/a b").unwrap(), ms: None };
+        assert_eq!(parse(&format!("x\n? {id} /a b\n"), "x"), Some(HashMap::from([(id, record)])));
+        assert_eq!(parse(&format!("x\n? {id} soon /a\n"), "x"), Some(HashMap::new()));
     }
 
     #[test]

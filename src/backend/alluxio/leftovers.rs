@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ use super::master::Removal;
 use crate::fs::Fault;
 use crate::fs::FsPath;
 use crate::fs::Result;
+
+/// How far the clocks of this host and of the master may differ.
+const CLOCKS: Duration = Duration::from_secs(60);
 
 /// Removes what processes that have ended left incomplete in this cluster.
 pub(super) async fn clean_up(shared: Arc<Shared>, dir: PathBuf) {
@@ -43,11 +47,9 @@ pub(super) async fn clean_up(shared: Arc<Shared>, dir: PathBuf) {
 async fn remove_left(master: &Master, id: Uuid, record: &Record) -> Result<Option<FsPath>> {
     let file_id = match record {
         Record::Made(file_id) => *file_id,
-        // The master remembers what it has done: if that was this request, it answers with the file, and if not, makes
-        // one. Where another file is, it refuses.
-        Record::Asked(path) => match master.create_again(path, id).await {
-            Ok(info) if !info.completed() => info.file_id(),
-            Ok(_) => return Ok(None),
+        Record::Asked { path, ms } => match made(master, id, path, *ms).await {
+            Ok(Some(file_id)) => file_id,
+            Ok(None) => return Ok(None),
             Err(err) => match err.fault() {
                 Fault::Exists | Fault::NotFound | Fault::NotDirectory | Fault::PermissionDenied => {
                     return Ok(None);
@@ -57,6 +59,23 @@ async fn remove_left(master: &Master, id: Uuid, record: &Record) -> Result<Optio
         },
     };
     remove_incomplete(master, file_id).await
+}
+
+/// What the request `id` for a file at `path`, sent at the time `asked_ms`, has made, if that is still there.
+async fn made(master: &Master, id: Uuid, path: &FsPath, asked_ms: Option<i64>) -> Result<Option<i64>> {
+    // Before the request is repeated: where the master knows of no file it would make one, also over one that is only in the
+    // under store.
+    let there = master.known_status(path).await?;
+    // The master goes by the request's number alone, also if what was made then has been replaced by now.
+    let slack = CLOCKS + master.retry_times().total;
+    let then =
+        asked_ms.is_none_or(|ms| u128::from(there.creation_time_ms().abs_diff(ms)) <= slack.as_millis());
+    if there.folder() || there.completed() || !there.block_ids.is_empty() || !then {
+        return Ok(None);
+    }
+    // The master remembers what it has done: if that was this request, it answers with the file, and if not, it refuses.
+    let made = master.create_again(path, id).await?;
+    Ok((made.file_id() == there.file_id()).then(|| made.file_id()))
 }
 
 /// Removes the file `file_id` if it is still incomplete, wherever it is by now, or has not taken the place that it was made
@@ -78,5 +97,66 @@ pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<O
     match removed {
         Err(err) if err.fault() == Fault::NotFound => Ok(None),
         result => result.map(|()| Some(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::super::fake_server::FakeServer;
+    use super::super::fake_server::Reply;
+    use super::super::proto::grpc::file::CreateFilePResponse;
+    use super::super::proto::grpc::file::DeletePResponse;
+    use super::super::proto::grpc::file::FileInfo;
+    use super::super::proto::grpc::file::GetFilePathPResponse;
+    use super::super::proto::grpc::file::GetStatusPResponse;
+    use super::*;
+
+    const ASKED_MS: i64 = 1_000_000_000;
+
+    /// What the master is asked to do about `/f`, which it has been asked for at [`ASKED_MS`], where `there` is.
+    async fn asked_about(there: Option<FileInfo>) -> Vec<String> {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&calls);
+        let server = FakeServer::start(move |call, _| {
+            seen.lock().push(call.to_owned());
+            let there = there.clone();
+            match call {
+                "GetStatus" if there.is_none() => Reply::Failure(tonic::Code::NotFound),
+                "GetStatus" => Reply::message(&GetStatusPResponse { file_info: there }),
+                "CreateFile" => Reply::message(&CreateFilePResponse { file_info: there.or(Some(file(0))) }),
+                "GetFilePath" => Reply::message(&GetFilePathPResponse { path: Some("/f".to_owned()) }),
+                "Remove" => Reply::message(&DeletePResponse {}),
+                other => panic!("{other}"),
+            }
+        });
+        let master = Master::new(Arc::new(server.options())).unwrap();
+        let record = Record::Asked { path: FsPath::parse("/f").unwrap(), ms: Some(ASKED_MS) };
+        remove_left(&master, Uuid::new_v4(), &record).await.unwrap();
+        let calls = calls.lock();
+        calls.clone()
+    }
+
+    /// An incomplete file that was made `later_ms` after it was asked for.
+    fn file(later_ms: i64) -> FileInfo {
+        let creation_time_ms = Some(ASKED_MS + later_ms);
+        FileInfo { file_id: Some(7), creation_time_ms, ..FileInfo::default() }
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_and_is_incomplete_goes() {
+        let calls = asked_about(Some(file(20))).await;
+        assert_eq!(calls, ["GetStatus", "CreateFile", "GetFilePath", "GetStatus", "Remove"]);
+    }
+
+    #[tokio::test]
+    async fn where_the_file_that_was_asked_for_is_not_nothing_is_made_or_removed() {
+        let complete = FileInfo { completed: Some(true), ..file(20) };
+        let folder = FileInfo { folder: Some(true), ..file(20) };
+        let begun = FileInfo { block_ids: vec![5], ..file(20) };
+        for there in [None, Some(complete), Some(folder), Some(begun), Some(file(3_600_000))] {
+            assert_eq!(asked_about(there.clone()).await, ["GetStatus"], "{there:?}");
+        }
     }
 }

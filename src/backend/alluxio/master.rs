@@ -89,6 +89,7 @@ use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
+use crate::fs::Timestamp;
 use crate::metrics;
 use crate::metrics::Calls;
 use crate::metrics::Counter;
@@ -294,14 +295,13 @@ impl Master {
     ) -> Result<(IncompleteFile, FileInfo)> {
         let common = at.creating(self.operation_id());
         let entry = match (&self.journal, &common.operation_id) {
-            (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path)),
+            (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path, Timestamp::now())),
             _ => None,
         };
         let made = self.make_file(path, at, mode, overwrite, common).await;
         match (&made, &entry) {
             (Ok(info), Some(entry)) => entry.made(info.file_id()),
-            // It may have been made all the same, unless this is an answer.
-            (Err(err), Some(entry)) if !is_ambiguous(err.fault()) => entry.done(),
+            (Err(failure), Some(entry)) if !failure.is_ambiguous() => entry.done(),
             _ => {}
         }
         let info = made?;
@@ -312,7 +312,7 @@ impl Master {
     pub(super) async fn create_again(&self, path: &FsPath, id: Uuid) -> Result<FileInfo> {
         let at = self.at(path);
         let common = at.creating(Some(operation_id(id)));
-        self.make_file(path, &at, 0o600, false, common).await
+        Ok(self.make_file(path, &at, 0o600, false, common).await?)
     }
 
     async fn make_file(
@@ -322,7 +322,7 @@ impl Master {
         mode: u32,
         overwrite: bool,
         common: FileSystemMasterCommonPOptions,
-    ) -> Result<FileInfo> {
+    ) -> Result<FileInfo, Failure> {
         let options = CreateFilePOptions {
             block_size_bytes: Some(i64::try_from(at.block_size).unwrap_or(i64::MAX)),
             recursive: Some(false),
@@ -339,11 +339,12 @@ impl Master {
         };
         let message = CreateFilePRequest { path: text(path), options: Some(options) };
         let answer = self
-            .call(Rpc::CreateFile, path, message, |channel, request| async move {
+            .try_call(Rpc::CreateFile, path, message, |channel, request| async move {
                 self.files(channel).create_file(request).await
             })
             .await?;
-        answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))
+        let info = answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))?;
+        Ok(info)
     }
 
     /// One attempt to get a block id for a file that is known to be ours and incomplete: the call appends to the
@@ -610,6 +611,22 @@ impl Master {
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
+        Ok(self.try_call(rpc, subject, message, send).await?)
+    }
+
+    /// The same for who wants to know more of a failure.
+    async fn try_call<M, R, F, Fut>(
+        &self,
+        rpc: Rpc,
+        subject: &(impl Display + Sync),
+        message: M,
+        send: F,
+    ) -> Result<R, Failure>
+    where
+        M: Clone + Debug,
+        F: Fn(Channel, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
         let (begun, attempts) = (Instant::now(), AtomicU32::new(0));
         let _under_way = rpc.is_change().then(|| self.changes.begin());
         let attempt = || {
@@ -624,7 +641,7 @@ impl Master {
     }
 
     /// Makes `attempt` until it succeeds, its failure is final, or the time for retries is over.
-    pub(super) async fn repeat<R, F, Fut>(&self, attempt: F) -> Result<R>
+    pub(super) async fn repeat<R, F, Fut>(&self, attempt: F) -> Result<R, Failure>
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Result<R, Failure>>,
@@ -638,20 +655,20 @@ impl Master {
             };
             log::debug!("attempt {} failed: {}", backoff.attempts(), failure.error);
             match failure.class {
-                Class::Final => return Err(failure.error),
+                Class::Final => return Err(failure),
                 Class::Unauthenticated => {
                     unauthenticated += 1;
                     if unauthenticated == 1 {
                         continue;
                     }
                     if unauthenticated > UNAUTHENTICATED_MAX {
-                        return Err(failure.error);
+                        return Err(failure);
                     }
                 }
                 Class::Raced => {
                     raced += 1;
                     if raced > RACED_MAX {
-                        return Err(failure.error);
+                        return Err(failure);
                     }
                     continue;
                 }
@@ -662,9 +679,8 @@ impl Master {
             drop(pause);
             if !goes_on {
                 let (attempts, time) = (backoff.attempts(), backoff.elapsed().as_secs_f32());
-                return Err(failure
-                    .error
-                    .context(format_args!("gave up after {attempts} attempts in {time:.1} s")));
+                let context = format_args!("gave up after {attempts} attempts in {time:.1} s");
+                return Err(Failure { error: failure.error.context(context), ..failure });
             }
         }
     }
@@ -753,11 +769,6 @@ fn calls() -> &'static Calls {
     metrics::all_servers(Rpc::NAMES)
 }
 
-/// Whether a request that failed so may have been carried out.
-fn is_ambiguous(fault: Fault) -> bool {
-    matches!(fault, Fault::Unavailable | Fault::TimedOut | Fault::Io | Fault::Interrupted)
-}
-
 /// A path as it is sent; see `Shared::place`.
 fn text(path: &FsPath) -> Option<String> {
     debug_assert!(!path.as_str().contains(MISREAD), "{path} was not checked");
@@ -793,8 +804,14 @@ fn incomplete_answer(rpc: Rpc, subject: &impl Display) -> FsError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Builder;
+    use std::path::Path;
 
+    use parking_lot::Mutex;
+    use tokio::runtime::Builder;
+    use tonic::Code;
+
+    use super::super::fake_server::FakeServer;
+    use super::super::fake_server::Reply;
     use super::*;
 
     fn master(options: AlluxioOptions) -> Master {
@@ -837,6 +854,39 @@ mod tests {
         assert_ne!(with.operation_id(), with.operation_id());
         let without = master(AlluxioOptions { include_operation_id: false, ..AlluxioOptions::default() });
         assert_eq!(without.operation_id(), None);
+    }
+
+    /// What comes of making a file at a master that answers the first request with `first` and any other with `next`, and how
+    /// many files are left in the journal for the next process.
+    async fn made(first: Reply, next: Reply) -> (Result<i64>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let replies = (Mutex::new(Some(first)), next);
+        let server = FakeServer::start(move |_, _| replies.0.lock().take().unwrap_or(replies.1.clone()));
+        let options = AlluxioOptions { journal_dir: Some(dir.path().to_owned()), ..server.options() };
+        let cluster = journal::cluster(&options);
+        let master = Master::new(Arc::new(options)).unwrap().with_journal();
+        let file = FsPath::parse("/f").unwrap();
+        let made = master.create_file(&file, &PathOptions::default(), 0o600, false).await;
+        // Whoever has it keeps the journal.
+        let made = made.map(|(_, info)| info.file_id());
+        drop(master);
+        (made, left_in(dir.path(), &cluster))
+    }
+
+    fn left_in(dir: &Path, cluster: &str) -> usize {
+        journal::left(dir, cluster).unwrap().iter().map(|left| left.files.len()).sum()
+    }
+
+    #[tokio::test]
+    async fn only_what_may_have_been_made_is_left_to_the_next_process() {
+        for (code, left) in
+            [(Code::Internal, 0), (Code::Unknown, 0), (Code::PermissionDenied, 0), (Code::Unavailable, 1)]
+        {
+            let (made, found) = made(Reply::Failure(code), Reply::Failure(code)).await;
+            assert!(made.is_err());
+            assert_eq!(found, left, "{code:?}");
+        }
+        assert_eq!(made(Reply::Lost, Reply::Lost).await.1, 1);
     }
 
     #[test]

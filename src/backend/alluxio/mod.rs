@@ -18,6 +18,8 @@ mod connection;
 mod copies;
 mod data_path;
 mod error;
+#[cfg(test)]
+mod fake_server;
 mod fetch;
 mod flight;
 mod grpc;
