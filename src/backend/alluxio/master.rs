@@ -344,6 +344,11 @@ impl Master {
             })
             .await?;
         let info = answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))?;
+        // A request that is repeated is answered with whatever is there by then.
+        if info.folder() || info.completed() || !info.block_ids.is_empty() {
+            let detail = format!("{path} was made here, and is somebody else's by now");
+            return Err(FsError::because(Fault::Exists, detail).into());
+        }
         Ok(info)
     }
 
@@ -812,6 +817,7 @@ mod tests {
 
     use super::super::fake_server::FakeServer;
     use super::super::fake_server::Reply;
+    use super::super::proto::grpc::file::CreateFilePResponse;
     use super::*;
 
     fn master(options: AlluxioOptions) -> Master {
@@ -877,6 +883,10 @@ mod tests {
         journal::left(dir, cluster).unwrap().iter().map(|left| left.files.len()).sum()
     }
 
+    fn file(info: FileInfo) -> Reply {
+        Reply::message(&CreateFilePResponse { file_info: Some(info) })
+    }
+
     #[tokio::test]
     async fn only_what_may_have_been_made_is_left_to_the_next_process() {
         for (code, left) in
@@ -887,6 +897,19 @@ mod tests {
             assert_eq!(found, left, "{code:?}");
         }
         assert_eq!(made(Reply::Lost, Reply::Lost).await.1, 1);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_that_is_answered_with_the_file_of_somebody_else_makes_nothing() {
+        let ours = FileInfo { file_id: Some(7), ..FileInfo::default() };
+        let (made_again, left) = made(Reply::Lost, file(ours.clone())).await;
+        assert_eq!((made_again.unwrap(), left), (7, 1), "it is incomplete");
+        let complete = FileInfo { completed: Some(true), ..ours.clone() };
+        let begun = FileInfo { block_ids: vec![5], ..ours };
+        for other in [complete, begun] {
+            let (made, left) = made(Reply::Lost, file(other)).await;
+            assert_eq!((made.unwrap_err().fault(), left), (Fault::Exists, 0));
+        }
     }
 
     #[test]
