@@ -22,7 +22,9 @@ use alluxio_fuse::fs::FileSystem;
 use alluxio_fuse::fs::FileWriter;
 use alluxio_fuse::fs::FsPath;
 use alluxio_fuse::fs::Layer;
+use alluxio_fuse::fs::Naming;
 use alluxio_fuse::fs::Payload;
+use alluxio_fuse::fs::RenameMode;
 use alluxio_fuse::fs::Result;
 use alluxio_fuse::fs::SetAttr;
 use alluxio_fuse::fs::Slices;
@@ -475,6 +477,23 @@ fn a_new_version_that_is_being_completed_goes_with_its_name() {
     assert_eq!(fixture.content("g"), b"new");
     assert_eq!(fixture.vfs.finish(LIMIT), 0);
     assert_eq!(fixture.names(), ["g"]);
+}
+
+#[test]
+fn the_name_of_a_file_is_held_while_it_changes_also_if_a_thread_has_the_writer() {
+    let fixture = fixture();
+    let (ino, fh) = fixture.create("f");
+    fixture.write(fh, 0, b"abc").unwrap();
+    fixture.vfs.setattr(&Ctx::daemon(), ino, Some(fh), &SetAttr::default(), Some(0)).unwrap();
+    let gate = fixture.faults.commit_gate.lock();
+    fixture.vfs.release(fh).unwrap();
+    let (from, to) = (OsStr::new("f"), OsStr::new("g"));
+    fixture.vfs.rename(&Ctx::daemon(), Ino::ROOT, from, Ino::ROOT, to, 0).unwrap();
+    fixture.vfs.unlink(&Ctx::daemon(), Ino::ROOT, to).unwrap();
+    assert_eq!(*fixture.faults.changes.lock(), [("create", 0), ("create", 1), ("rename", 1), ("remove", 1)]);
+    assert_eq!(fixture.faults.held.load(Ordering::SeqCst), 0);
+    drop(gate);
+    assert_eq!(fixture.vfs.finish(LIMIT), 0);
 }
 
 #[test]
@@ -1336,9 +1355,17 @@ struct Faults {
     creates: AtomicUsize,
     replaces: AtomicUsize,
     set_attrs: AtomicUsize,
+    /// How many hold the name of a file that is being written.
+    held: Arc<AtomicUsize>,
+    /// What was done to names, and how many held one meanwhile.
+    changes: parking_lot::Mutex<Vec<(&'static str, usize)>>,
 }
 
 impl Faults {
+    fn note(&self, change: &'static str) {
+        self.changes.lock().push((change, self.held.load(Ordering::SeqCst)));
+    }
+
     fn new(root: &std::path::Path) -> Self {
         Self {
             inner: LocalFs::open(root).unwrap(),
@@ -1356,7 +1383,26 @@ impl Faults {
             creates: AtomicUsize::new(0),
             replaces: AtomicUsize::new(0),
             set_attrs: AtomicUsize::new(0),
+            held: Arc::default(),
+            changes: parking_lot::Mutex::default(),
         }
+    }
+}
+
+struct Name(Arc<AtomicUsize>);
+
+impl Naming for Name {
+    fn hold(&self, _ctx: &Ctx) -> Result<Box<dyn Send>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(HeldName(Arc::clone(&self.0))))
+    }
+}
+
+struct HeldName(Arc<AtomicUsize>);
+
+impl Drop for HeldName {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -1370,6 +1416,7 @@ struct FaultyWriter {
     commit_gate: Arc<parking_lot::Mutex<()>>,
     appends: Arc<AtomicUsize>,
     commits: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
 }
 
 impl FileWriter for FaultyWriter {
@@ -1397,6 +1444,10 @@ impl FileWriter for FaultyWriter {
             return Err(Fault::Io.into());
         }
         self.inner.commit(ctx)
+    }
+
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        Some(Arc::new(Name(Arc::clone(&self.held))))
     }
 
     fn can_move(&self) -> bool {
@@ -1436,6 +1487,16 @@ impl Layer for Faults {
         self.inner.replace(ctx, new, old)
     }
 
+    fn rename(&self, ctx: &Ctx, from: &FsPath, to: &FsPath, mode: RenameMode) -> Result<()> {
+        self.note("rename");
+        self.inner.rename(ctx, from, to, mode)
+    }
+
+    fn remove_seen_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
+        self.note("remove");
+        self.inner.remove_seen_file(ctx, path)
+    }
+
     fn set_attr(&self, ctx: &Ctx, path: &FsPath, change: &SetAttr) -> Result<Attr> {
         self.set_attrs.fetch_add(1, Ordering::SeqCst);
         self.inner.set_attr(ctx, path, change)
@@ -1448,6 +1509,7 @@ impl Layer for Faults {
         options: &CreateOptions,
     ) -> Result<(Attr, Box<dyn FileWriter>)> {
         self.creates.fetch_add(1, Ordering::SeqCst);
+        self.note("create");
         drop(self.create_gate.lock());
         let (attr, inner) = self.inner.create(ctx, path, options)?;
         let writer = FaultyWriter {
@@ -1460,6 +1522,7 @@ impl Layer for Faults {
             commit_gate: Arc::clone(&self.commit_gate),
             appends: Arc::clone(&self.appends),
             commits: Arc::clone(&self.commits),
+            held: Arc::clone(&self.held),
         };
         Ok((attr, Box::new(writer)))
     }

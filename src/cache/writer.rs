@@ -9,6 +9,7 @@ use crate::fs::Attr;
 use crate::fs::Ctx;
 use crate::fs::FileWriter;
 use crate::fs::FsPath;
+use crate::fs::Naming;
 use crate::fs::Result;
 
 /// The writer of the file `path`.
@@ -55,6 +56,10 @@ impl FileWriter for Noted {
         // In doubt, the file is not complete, and what is not is not remembered.
         self.memory.changed(&self.path, true, false);
         result
+    }
+
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        self.below.as_ref()?.naming()
     }
 
     fn can_move(&self) -> bool {

@@ -172,9 +172,19 @@ pub trait FileWriter: Send {
     /// after a failure the writer can only be dropped.
     fn commit(&mut self, ctx: &Ctx) -> Result<Attr>;
 
+    /// The name of the file, for who changes it while another thread has the writer; none if the backend does not go by it.
+    fn naming(&self) -> Option<Arc<dyn Naming>>;
+
     /// Whether the file can be renamed while it is being written.
     fn can_move(&self) -> bool;
 
     /// The file was renamed through this mount while it is being written.
     fn renamed(&mut self, to: &FsPath);
+}
+
+/// The name of a file that is being written.
+pub trait Naming: Send + Sync {
+    /// For who is about to change the name or to take it away, or what it stands for: waits for what is done by it. Nothing more
+    /// is until the result is dropped, and then only after a look at what is there.
+    fn hold(&self, ctx: &Ctx) -> Result<Box<dyn Send>>;
 }

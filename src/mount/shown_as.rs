@@ -16,6 +16,7 @@ use crate::fs::FileWriter;
 use crate::fs::FsPath;
 use crate::fs::Layer;
 use crate::fs::Listing;
+use crate::fs::Naming;
 use crate::fs::NoBacking;
 use crate::fs::Result;
 use crate::fs::SetAttr;
@@ -162,6 +163,10 @@ impl FileWriter for ShownWriter {
 
     fn commit(&mut self, ctx: &Ctx) -> Result<Attr> {
         self.inner.commit(ctx).map(|attr| self.mask.apply(attr))
+    }
+
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        self.inner.naming()
     }
 
     fn can_move(&self) -> bool {

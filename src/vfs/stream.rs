@@ -27,6 +27,7 @@ use crate::fs::FileSystem;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::Naming;
 use crate::fs::Payload;
 use crate::fs::Result;
 use crate::fs::SetAttr;
@@ -81,6 +82,8 @@ struct State {
     standing: bool,
     /// Whether the writer follows when the file is renamed.
     moves: bool,
+    /// Of the last writer. Is good also while the writer is lent.
+    naming: Option<Arc<dyn Naming>>,
     /// The processes that opened it.
     openers: SmallVec<[Process; 2]>,
     changed: Timestamp,
@@ -105,7 +108,9 @@ struct State {
 impl State {
     fn new(path: FsPath, attr: Attr, slot: Slot) -> Self {
         let complete = matches!(slot, Slot::Complete);
-        let moves = matches!(&slot, Slot::Idle(writer) if writer.can_move());
+        let writer = if let Slot::Idle(writer) = &slot { Some(writer) } else { None };
+        let moves = writer.is_some_and(|writer| writer.can_move());
+        let naming = writer.and_then(|writer| writer.naming());
         Self {
             path,
             staged: None,
@@ -116,6 +121,7 @@ impl State {
             own: !complete,
             standing: complete,
             moves,
+            naming,
             openers: SmallVec::new(),
             changed: attr.mtime,
             times: SetAttr::default(),
@@ -418,6 +424,7 @@ impl WriteStream {
                 };
                 started.map(|(how, writer)| {
                     start = how;
+                    self.state.lock().naming = writer.naming();
                     writer
                 })
             }
@@ -451,6 +458,8 @@ impl WriteStream {
             return Err(replaced());
         }
         let options = CreateOptions { mode: before.mode, replace: true, beside: false };
+        // A writer that is given up for this one does not know yet.
+        let _held = self.hold_name(ctx)?;
         let (attr, writer) = self.fs.create(ctx, path, &options)?;
         let changed = |before: u32, now: u32| (before != now).then_some(before);
         let owner = SetAttr {
@@ -891,8 +900,10 @@ impl WriteStream {
     }
 
     /// Before its name is changed or taken away, until what is returned is dropped: a new version that was complete just
-    /// then would be put where the file is not any more. Waits for one that is taking its place.
+    /// then would be put where the file is not any more, and what the backend does by the name could hit what takes it next.
+    /// Waits for one that is taking its place.
     pub(super) fn keep_from_place(self: &Arc<Self>, ctx: &Ctx) -> Result<KeptFromPlace> {
+        let name = self.hold_name(ctx)?;
         let mut state = self.state.lock();
         if state.placing {
             ctx.cancel().register(&Waker::from(Arc::clone(self)));
@@ -902,7 +913,13 @@ impl WriteStream {
             self.changed.wait(&mut state);
         }
         state.renames += 1;
-        Ok(KeptFromPlace(Arc::clone(self)))
+        Ok(KeptFromPlace { stream: Arc::clone(self), _name: name })
+    }
+
+    /// Until what is returned is dropped, the backend does nothing by the name of the file.
+    fn hold_name(&self, ctx: &Ctx) -> Result<Option<Box<dyn Send>>> {
+        let naming = self.state.lock().naming.clone();
+        naming.map(|naming| naming.hold(ctx)).transpose()
     }
 
     /// Where the file is.
@@ -1016,12 +1033,15 @@ fn append_zeros(writer: &mut dyn FileWriter, ctx: &Ctx, count: u64, added: &mut 
 }
 
 /// The name of a file is being changed or taken away.
-pub(super) struct KeptFromPlace(Arc<WriteStream>);
+pub(super) struct KeptFromPlace {
+    stream: Arc<WriteStream>,
+    _name: Option<Box<dyn Send>>,
+}
 
 impl Drop for KeptFromPlace {
     fn drop(&mut self) {
-        self.0.state.lock().renames -= 1;
-        self.0.changed.notify_all();
+        self.stream.state.lock().renames -= 1;
+        self.stream.changed.notify_all();
     }
 }
 

@@ -13,6 +13,9 @@ use crate::fs::Result;
 /// How long the master's last answer is good for: what the path stands for can change behind our back.
 const SEEN_FOR: Duration = Duration::from_secs(1);
 
+/// The numbers of a file and of its blocks differ in their lowest bits.
+const SEQUENCE_BITS: u32 = 24;
+
 /// A file that nobody but its owner here writes.
 #[derive(Debug)]
 pub(super) struct IncompleteFile {
@@ -20,8 +23,8 @@ pub(super) struct IncompleteFile {
     file_id: i64,
     /// Its blocks so far, in order.
     block_ids: Vec<i64>,
-    /// When the path was last seen to be this file.
-    seen: Instant,
+    /// When the path was last seen to be this file; none if something was done to the path since.
+    seen: Option<Instant>,
     /// A request for a block was sent and no block received, be it that the connection broke or that the caller was
     /// interrupted.
     asked: bool,
@@ -36,7 +39,7 @@ impl IncompleteFile {
             path,
             file_id: info.file_id(),
             block_ids: info.block_ids.clone(),
-            seen: Instant::now(),
+            seen: Some(Instant::now()),
             asked: false,
             entry,
         }
@@ -69,7 +72,12 @@ impl IncompleteFile {
 
     /// Whether the master has to be asked what the path stands for, before it is asked for a block or told that all is written.
     pub(super) fn is_uncertain(&self) -> bool {
-        self.asked || self.seen.elapsed() > SEEN_FOR
+        self.asked || self.seen.is_none_or(|seen| seen.elapsed() > SEEN_FOR)
+    }
+
+    /// The path may stand for something else by now.
+    pub(super) fn doubt(&mut self) {
+        self.seen = None;
     }
 
     /// A block is asked for now.
@@ -77,11 +85,16 @@ impl IncompleteFile {
         self.asked = true;
     }
 
-    /// The block that was asked for is `id`.
-    pub(super) fn received(&mut self, id: i64) {
+    /// The master has given the block `id`. Fails with [`Fault::Stale`] if it belongs to another file.
+    pub(super) fn received(&mut self, id: i64) -> Result<()> {
+        if id >> SEQUENCE_BITS != self.file_id >> SEQUENCE_BITS {
+            let detail = format!("block {id} is not one of {}, which is file {}", self.path, self.file_id);
+            return Err(FsError::because(Fault::Stale, detail));
+        }
         self.asked = false;
-        self.seen = Instant::now();
+        self.seen = Some(Instant::now());
         self.block_ids.push(id);
+        Ok(())
     }
 
     /// Takes the file as the master shows it: the block that was asked for and not received, if there is one.
@@ -90,7 +103,7 @@ impl IncompleteFile {
             let detail = format!("{} is not the file that is being written here any more", self.path);
             return Err(FsError::because(Fault::Stale, detail));
         }
-        self.seen = Instant::now();
+        self.seen = Some(Instant::now());
         self.asked = false;
         match info.block_ids.strip_prefix(&self.block_ids[..]) {
             Some([]) => Ok(None),
@@ -133,6 +146,18 @@ mod tests {
         let mut file = file(&[100]);
         assert_eq!(file.reconcile(&info(7, &[100])).unwrap(), None);
         assert_eq!(file.block_ids, [100]);
+    }
+
+    #[test]
+    fn a_block_of_another_file_is_refused() {
+        let mut ours = file(&[]);
+        ours.file_id = (5 << SEQUENCE_BITS) | 0xff_ffff;
+        assert_eq!(ours.received(6 << SEQUENCE_BITS).unwrap_err().fault(), Fault::Stale);
+        assert!(ours.is_uncertain());
+        ours.received(5 << SEQUENCE_BITS).unwrap();
+        assert!(!ours.is_uncertain());
+        ours.doubt();
+        assert!(ours.is_uncertain());
     }
 
     #[test]

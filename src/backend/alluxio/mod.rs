@@ -37,6 +37,7 @@ mod names;
 mod new_block;
 mod options;
 mod outbox;
+mod path_use;
 #[doc(hidden)]
 pub mod pieces;
 mod primary;

@@ -22,7 +22,7 @@ impl Master {
             file.asking();
             let failure = match self.ask_block_id(file.path()).await {
                 Ok(id) => {
-                    file.received(id);
+                    file.received(id)?;
                     return Ok(id);
                 }
                 Err(failure) => failure,

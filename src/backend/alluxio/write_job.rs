@@ -1,17 +1,13 @@
 //! The job of a file that is being written: it carries the data to workers, talks to the master, and removes the file if
 //! its front (`writer.rs`) goes away without a commit. Lock order: the notes, which are held for a moment, and nothing else.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::Shared;
 use super::block_write::Target;
@@ -24,6 +20,8 @@ use super::master::Change;
 use super::master::UfsEnd;
 use super::options::PathOptions;
 use super::options::WriteType;
+use super::path_use::InUse;
+use super::path_use::PathUse;
 use super::proto::dataserver::CreateUfsFileOptions;
 use super::proto::grpc::file::FileInfo;
 use crate::fs::Fault;
@@ -34,9 +32,6 @@ use crate::metrics;
 
 /// Blocks that are being committed at a time.
 const COMMITS_MAX: usize = 8;
-
-/// How long a path may be missing: between a rename at the master and the word of it.
-const RENAME_TIME: Duration = Duration::from_secs(2);
 
 /// What the front tells the job.
 pub(super) enum Command {
@@ -54,8 +49,8 @@ pub(super) struct Notes {
     pub(super) failure: Mutex<Option<FsError>>,
     /// The path, if it changed since the job looked.
     pub(super) renamed: Mutex<Option<FsPath>>,
-    /// Told of every rename.
-    pub(super) moved: Notify,
+    /// Keeps the path from being changed while the job goes by it.
+    pub(super) path: Arc<PathUse>,
 }
 
 pub(super) fn job_died() -> FsError {
@@ -217,10 +212,14 @@ impl Job {
     }
 
     async fn next_block(&mut self) -> Result<Copies> {
-        self.follow_rename();
-        let id = match self.shared.master.new_block(&mut self.file).await {
-            Err(err) if self.was_renamed(&err).await => self.shared.master.new_block(&mut self.file).await?,
-            result => result?,
+        let id = {
+            let _in_use = self.use_path().await;
+            match self.shared.master.new_block(&mut self.file).await {
+                Err(err) if self.was_renamed(&err).await => {
+                    self.shared.master.new_block(&mut self.file).await?
+                }
+                result => result?,
+            }
         };
         let pin = self.at.write_type == WriteType::AsyncThrough;
         Ok(Copies::new(&self.shared, &self.at, &Target::Block { id, size: self.block_size, pin }))
@@ -256,7 +255,7 @@ impl Job {
             }
             log::warn!("{} is in the under file system only: {err}", self.file.path());
         }
-        self.follow_rename();
+        let _in_use = self.use_path().await;
         let through = ufs.is_some();
         match self.complete(ufs.clone()).await {
             Err(err) if self.was_renamed(&err).await => self.complete(ufs).await?,
@@ -296,34 +295,30 @@ impl Job {
         Ok(())
     }
 
-    fn follow_rename(&mut self) -> bool {
-        let renamed = self.notes.renamed.lock().take();
-        let moved = renamed.is_some();
-        if let Some(path) = renamed {
+    /// Begins to go by the path. Until what is returned is dropped, nothing that this mount does changes what it stands for.
+    async fn use_path(&mut self) -> InUse {
+        let in_use = self.notes.path.begin().await;
+        if in_use.doubtful {
+            self.file.doubt();
+        }
+        if let Some(path) = self.notes.renamed.lock().take() {
             self.file.renamed(path);
         }
-        moved
+        in_use
     }
 
-    /// Whether `err` means that the path is an old one. The word of a rename through this mount comes a little after the
-    /// rename; of those of other clients only the master knows.
+    /// Whether `err` means that the path is an old one: it was renamed by another client, or while nobody could be told.
     async fn was_renamed(&mut self, err: &FsError) -> bool {
         if !matches!(err.fault(), Fault::NotFound | Fault::Stale) {
             return false;
         }
-        if let Ok(path) = self.shared.master.path_of(self.file.file_id()).await
-            && path != *self.file.path()
-        {
-            self.file.renamed(path);
-            return true;
+        match self.shared.master.path_of(self.file.file_id()).await {
+            Ok(path) if path != *self.file.path() => {
+                self.file.renamed(path);
+                true
+            }
+            Ok(_) | Err(_) => false,
         }
-        let notes = Arc::clone(&self.notes);
-        let mut moved = pin!(notes.moved.notified());
-        moved.as_mut().enable();
-        if self.follow_rename() {
-            return true;
-        }
-        timeout(RENAME_TIME, moved).await.is_ok() && self.follow_rename()
     }
 }
 

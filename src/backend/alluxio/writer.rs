@@ -25,6 +25,7 @@ use super::chunk::Own;
 use super::incomplete::IncompleteFile;
 use super::options::PathOptions;
 use super::options::WriteType;
+use super::path_use::PathUse;
 use super::proto::grpc::file::FileInfo;
 use super::write_job::Command;
 use super::write_job::Job;
@@ -37,6 +38,7 @@ use crate::fs::Ctx;
 use crate::fs::FileWriter;
 use crate::fs::FsError;
 use crate::fs::FsPath;
+use crate::fs::Naming;
 use crate::fs::Result;
 use crate::fs::Timestamp;
 use crate::waiting;
@@ -262,6 +264,20 @@ fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) 
     }
 }
 
+/// What the job's calls to the master go by.
+struct Name {
+    shared: Arc<Shared>,
+    path: Arc<PathUse>,
+}
+
+impl Naming for Name {
+    fn hold(&self, ctx: &Ctx) -> Result<Box<dyn Send>> {
+        let _wait = waiting::wait(&Arc::default(), "what is done by the name of the file");
+        let held = self.shared.bridge.run(ctx, None, async { Ok(self.path.hold().await) })?;
+        Ok(Box::new(held))
+    }
+}
+
 impl FileWriter for Writer {
     fn append(&mut self, ctx: &Ctx, data: &[u8]) -> Result<()> {
         self.get_ready(ctx, data.len() as u64)?;
@@ -291,6 +307,10 @@ impl FileWriter for Writer {
         Ok(self.attr.clone())
     }
 
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        Some(Arc::new(Name { shared: Arc::clone(&self.shared), path: Arc::clone(&self.notes.path) }))
+    }
+
     /// A stream into the under file system keeps the name that it began with.
     fn can_move(&self) -> bool {
         match self.at.write_type {
@@ -301,11 +321,70 @@ impl FileWriter for Writer {
 
     fn renamed(&mut self, to: &FsPath) {
         match self.shared.place(to) {
-            Ok(path) => {
-                *self.notes.renamed.lock() = Some(path);
-                self.notes.moved.notify_waiters();
-            }
+            Ok(path) => *self.notes.renamed.lock() = Some(path),
             Err(err) => log::warn!("a file that is being written was moved to {to}: {err}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    use parking_lot::Mutex;
+    use prost::Message;
+
+    use super::super::fake_server::FakeServer;
+    use super::super::fake_server::Reply;
+    use super::super::proto::grpc::file::CompleteFilePRequest;
+    use super::super::proto::grpc::file::CompleteFilePResponse;
+    use super::super::proto::grpc::file::CreateFilePResponse;
+    use super::super::proto::grpc::file::GetFilePathPResponse;
+    use super::super::proto::grpc::file::GetStatusPRequest;
+    use super::super::proto::grpc::file::GetStatusPResponse;
+    use super::*;
+
+    const OPTIONS: CreateOptions = CreateOptions { mode: 0o600, replace: false, beside: false };
+
+    /// The incomplete file with this number.
+    fn file(file_id: i64) -> Option<FileInfo> {
+        Some(FileInfo { file_id: Some(file_id), ..FileInfo::default() })
+    }
+
+    #[test]
+    fn a_file_is_completed_where_this_mount_has_moved_it_and_not_where_it_was() {
+        let (moved, completed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (has_moved, noted) = (Arc::clone(&moved), Arc::clone(&completed));
+        let server = FakeServer::start(move |call, message| {
+            let moved = has_moved.load(Ordering::SeqCst);
+            match call {
+                "CreateFile" => Reply::message(&CreateFilePResponse { file_info: file(7) }),
+                "GetStatus" => {
+                    // Somebody else's is where it was.
+                    let is_old = GetStatusPRequest::decode(message).unwrap().path() == "/f";
+                    let file_info = file(if moved && is_old { 8 } else { 7 });
+                    Reply::message(&GetStatusPResponse { file_info })
+                }
+                "GetFilePath" => {
+                    let path = if moved { "/f.1" } else { "/f" };
+                    Reply::message(&GetFilePathPResponse { path: Some(path.to_owned()) })
+                }
+                "CompleteFile" => {
+                    noted.lock().push(CompleteFilePRequest::decode(message).unwrap().path().to_owned());
+                    Reply::message(&CompleteFilePResponse {})
+                }
+                other => panic!("{other}"),
+            }
+        });
+        let shared = Arc::new(Shared::new(server.options()).unwrap());
+        let (ctx, place) = (Ctx::daemon(), FsPath::parse("/f").unwrap());
+        let (_, mut writer) = create(&shared, &ctx, &place, &OPTIONS).unwrap();
+        let held = writer.naming().unwrap().hold(&ctx).unwrap();
+        moved.store(true, Ordering::SeqCst);
+        drop(held);
+        // It is not told, as if a thread had it.
+        writer.commit(&ctx).unwrap();
+        assert_eq!(*completed.lock(), ["/f.1"]);
     }
 }

@@ -28,6 +28,7 @@ use crate::fs::Fault;
 use crate::fs::FileKind;
 use crate::fs::FileWriter;
 use crate::fs::FsPath;
+use crate::fs::Naming;
 use crate::fs::Result;
 
 pub(super) struct LocalWriter {
@@ -112,6 +113,10 @@ impl FileWriter for LocalWriter {
         self.store.unfinished.lock().remove(&self.id);
         self.committed = true;
         self.attr()
+    }
+
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        None
     }
 
     fn can_move(&self) -> bool {

@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 
 use super::*;
 use crate::fs::FileKind;
+use crate::fs::Naming;
 use crate::fs::Slices;
 use crate::fs::StatFs;
 use crate::fs::Timestamp;
@@ -349,6 +350,10 @@ impl FileWriter for Writer {
         let attr = state.entries.get_mut(&self.path).ok_or_else(|| FsError::new(Fault::NotFound))?;
         attr.complete = true;
         Ok(attr.clone())
+    }
+
+    fn naming(&self) -> Option<Arc<dyn Naming>> {
+        None
     }
 
     fn can_move(&self) -> bool {
