@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::error::is_away;
 use super::proto::grpc::block::BlockMasterInfo;
-use crate::fs::Fault;
-use crate::fs::FsError;
 use crate::fs::Result;
 use crate::fs::StatFs;
 
@@ -56,10 +55,6 @@ impl Capacity {
     }
 }
 
-fn is_away(err: &FsError) -> bool {
-    matches!(err.fault(), Fault::Unavailable | Fault::TimedOut)
-}
-
 /// The master's figures in the words of statfs(2).
 pub(super) fn stat_fs(info: &BlockMasterInfo, name_max: usize) -> StatFs {
     let blocks = |bytes: i64| bytes.max(0).cast_unsigned() / u64::from(BLOCK);
@@ -74,6 +69,7 @@ pub(super) fn stat_fs(info: &BlockMasterInfo, name_max: usize) -> StatFs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::Fault;
 
     const REFRESH: Duration = Duration::from_secs(300);
 

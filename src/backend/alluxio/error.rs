@@ -195,6 +195,11 @@ impl From<Failure> for FsError {
     }
 }
 
+/// Whether the server did not answer, as far as that can be told of a call with all its attempts.
+pub(super) fn is_away(err: &FsError) -> bool {
+    matches!(err.fault(), Fault::Unavailable | Fault::TimedOut)
+}
+
 /// What `status` means as the answer of `server` to `rpc` about `subject`: a path, a block, a service.
 pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &Status) -> Failure {
     if status.code() == Code::ResourceExhausted {

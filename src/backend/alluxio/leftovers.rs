@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::Shared;
+use super::error::is_away;
+use super::incomplete::IncompleteFile;
 use super::journal::Record;
 use super::journal::cluster;
 use super::journal::left;
@@ -19,6 +22,9 @@ use crate::fs::Result;
 
 /// How far the clocks of this host and of the master may differ.
 const CLOCKS: Duration = Duration::from_secs(60);
+
+/// The pause before a removal is tried once more, in longest pauses between attempts of one call.
+const PAUSES: u32 = 10;
 
 /// Removes what processes that have ended left incomplete in this cluster.
 pub(super) async fn clean_up(shared: Arc<Shared>, dir: PathBuf) {
@@ -78,6 +84,67 @@ async fn made(master: &Master, id: Uuid, path: &FsPath, asked_ms: Option<i64>) -
     Ok((made.file_id() == there.file_id()).then(|| made.file_id()))
 }
 
+/// A file that nobody wants any more.
+pub(super) enum Unwanted {
+    /// One that was not completed.
+    Incomplete(IncompleteFile),
+    /// What was to take the place of another, by its path.
+    Beside(FsPath),
+}
+
+impl Unwanted {
+    /// Removes it, if the master is away when that is back.
+    pub(super) async fn remove(self, shared: &Arc<Shared>) {
+        match self.try_remove(shared).await {
+            Ok(()) => {}
+            Err(err) if is_away(&err) => {
+                log::warn!("{} stays until the master is back: {err}", self.path());
+                self.remove_later(shared);
+            }
+            Err(err) => log::warn!("{} is left behind: {err}", self.path()),
+        }
+    }
+
+    /// Removes it when the master is back, or leaves it to the next process if the mount ends before.
+    pub(super) fn remove_later(self, shared: &Arc<Shared>) {
+        let pause = shared.options.rpc_retry.max * PAUSES;
+        // Not kept alive by this.
+        let mount = Arc::downgrade(shared);
+        shared.bridge.spawn(async move {
+            loop {
+                sleep(pause).await;
+                let Some(shared) = mount.upgrade() else { return };
+                match self.try_remove(&shared).await {
+                    Ok(()) => return log::info!("{} is removed, now that the master is back", self.path()),
+                    Err(err) if is_away(&err) => log::debug!("{} stays: {err}", self.path()),
+                    Err(err) => return log::warn!("{} is left behind: {err}", self.path()),
+                }
+            }
+        });
+    }
+
+    async fn try_remove(&self, shared: &Shared) -> Result<()> {
+        match self {
+            Self::Incomplete(file) => {
+                remove_incomplete(&shared.master, file.file_id()).await?;
+                file.ended();
+                Ok(())
+            }
+            Self::Beside(path) => match shared.remove(path, false).await {
+                Err(err) if err.fault() == Fault::NotFound => Ok(()),
+                result => result,
+            },
+        }
+    }
+
+    fn path(&self) -> &FsPath {
+        match self {
+            Self::Incomplete(file) => file.path(),
+            Self::Beside(path) => path,
+        }
+    }
+}
+
 /// Removes the file `file_id` if it is still incomplete, wherever it is by now, or has not taken the place that it was made
 /// for. Says where that was.
 pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<Option<FsPath>> {
@@ -102,16 +169,23 @@ pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<O
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use parking_lot::Mutex;
 
+    use super::super::AlluxioFs;
     use super::super::fake_server::FakeServer;
     use super::super::fake_server::Reply;
+    use super::super::options::AlluxioOptions;
+    use super::super::options::RetryTimes;
     use super::super::proto::grpc::file::CreateFilePResponse;
     use super::super::proto::grpc::file::DeletePResponse;
     use super::super::proto::grpc::file::FileInfo;
     use super::super::proto::grpc::file::GetFilePathPResponse;
     use super::super::proto::grpc::file::GetStatusPResponse;
     use super::*;
+    use crate::fs::Ctx;
+    use crate::fs::FileSystem;
 
     const ASKED_MS: i64 = 1_000_000_000;
 
@@ -158,5 +232,46 @@ mod tests {
         for there in [None, Some(complete), Some(folder), Some(begun), Some(file(3_600_000))] {
             assert_eq!(asked_about(there.clone()).await, ["GetStatus"], "{there:?}");
         }
+    }
+    /// A client of a master that is away for the first `failures` calls, and then answers with the complete file `/f`; which
+    /// calls were answered.
+    fn away_for(failures: usize) -> (FakeServer, Arc<Shared>, mpsc::Receiver<String>) {
+        let (left, (answered, calls)) = (Mutex::new(failures), mpsc::channel());
+        let server = FakeServer::start(move |call, _| {
+            let mut left = left.lock();
+            if *left > 0 {
+                *left -= 1;
+                return Reply::Failure(tonic::Code::Unavailable);
+            }
+            answered.send(call.to_owned()).unwrap();
+            match call {
+                "GetFilePath" => Reply::message(&GetFilePathPResponse { path: Some("/f".to_owned()) }),
+                "GetStatus" => Reply::message(&GetStatusPResponse { file_info: Some(file(0)) }),
+                "Remove" => Reply::message(&DeletePResponse {}),
+                other => panic!("{other}"),
+            }
+        });
+        // One attempt a call.
+        let times = RetryTimes { total: Duration::ZERO, ..server.options().rpc_retry };
+        let shared = Shared::new(AlluxioOptions { rpc_retry: times, ..server.options() });
+        (server, Arc::new(shared.unwrap()), calls)
+    }
+
+    fn next<const N: usize>(calls: &mpsc::Receiver<String>) -> [String; N] {
+        std::array::from_fn(|_| calls.recv_timeout(Duration::from_secs(20)).unwrap())
+    }
+
+    #[test]
+    fn what_cannot_be_removed_while_the_master_is_away_goes_when_it_is_back() {
+        let (_server, shared, calls) = away_for(3);
+        let incomplete = IncompleteFile::created(FsPath::parse("/f").unwrap(), &file(0), None);
+        shared.bridge.handle().block_on(Unwanted::Incomplete(incomplete).remove(&shared));
+        assert_eq!(next(&calls), ["GetFilePath", "GetStatus", "Remove"]);
+
+        let (_server, shared, calls) = away_for(3);
+        let beside = FsPath::parse("/f").unwrap().beside().unwrap();
+        let fs = AlluxioFs { shared };
+        assert!(fs.remove_file(&Ctx::daemon(), &beside).is_err());
+        assert_eq!(next(&calls), ["GetStatus", "Remove"]);
     }
 }

@@ -88,7 +88,9 @@ use self::capacity::Capacity;
 use self::capacity::stat_fs;
 use self::connection::Connections;
 use self::data_path::DataPath;
+use self::error::is_away;
 use self::journal::Entry;
+use self::leftovers::Unwanted;
 use self::listing::AlluxioListing;
 use self::master::Change;
 use self::master::Destination;
@@ -483,7 +485,12 @@ impl FileSystem for AlluxioFs {
 
     fn remove_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
         let place = self.shared.place(path)?;
-        self.shared.bridge.run(ctx, None, self.shared.remove(&place, false))
+        let removed = self.shared.bridge.run(ctx, None, self.shared.remove(&place, false));
+        // Whose place it was to take has failed, and nobody will ask for this again.
+        if place.is_beside() && removed.as_ref().is_err_and(is_away) {
+            Unwanted::Beside(place).remove_later(&self.shared);
+        }
+        removed
     }
 
     fn remove_seen_file(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {

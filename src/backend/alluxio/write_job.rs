@@ -15,7 +15,7 @@ use super::block_write::Writing;
 use super::chunk::Chunk;
 use super::copies::Copies;
 use super::incomplete::IncompleteFile;
-use super::leftovers::remove_incomplete;
+use super::leftovers::Unwanted;
 use super::master::Change;
 use super::master::UfsEnd;
 use super::options::PathOptions;
@@ -119,7 +119,7 @@ impl Job {
         drop(commands);
         self.blocks = None;
         self.ufs = None;
-        remove(&self.shared, &self.file).await;
+        Unwanted::Incomplete(self.file).remove(&self.shared).await;
     }
 
     /// Carries out commands to the commit (true), or to the end of the front (false).
@@ -385,13 +385,5 @@ fn ufs_file(info: &FileInfo) -> CreateUfsFileOptions {
         mode: Some(info.mode()),
         mount_id: Some(info.mount_id()),
         acl: None,
-    }
-}
-
-/// Removes the file, wherever it was moved to, if nobody has completed it.
-pub(super) async fn remove(shared: &Shared, file: &IncompleteFile) {
-    match remove_incomplete(&shared.master, file.file_id()).await {
-        Ok(_) => file.ended(),
-        Err(err) => log::warn!("{} is left behind incomplete: {err}", file.path()),
     }
 }

@@ -23,6 +23,7 @@ use super::budget::Use;
 use super::chunk::Chunk;
 use super::chunk::Own;
 use super::incomplete::IncompleteFile;
+use super::leftovers::Unwanted;
 use super::options::PathOptions;
 use super::options::WriteType;
 use super::path_use::PathUse;
@@ -31,7 +32,6 @@ use super::write_job::Command;
 use super::write_job::Job;
 use super::write_job::Notes;
 use super::write_job::job_died;
-use super::write_job::remove;
 use crate::fs::Attr;
 use crate::fs::CreateOptions;
 use crate::fs::Ctx;
@@ -69,7 +69,7 @@ pub(super) fn create(
         let result = maker.master.create_file(&path, &rules, options.mode, options.replace).await;
         if let Err(Ok((file, _))) = sender.send(result) {
             // Whoever asked was interrupted.
-            remove(&maker, &file).await;
+            Unwanted::Incomplete(file).remove(&maker).await;
         }
     });
     let (file, info) =
