@@ -20,12 +20,17 @@ pub(super) struct Own {
 }
 
 impl Own {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.chunks.load(Ordering::SeqCst)
+    }
+
     /// Waits until there are none.
     pub(super) async fn gone(&self) {
         loop {
             let mut none = pin!(self.none.notified());
             none.as_mut().enable();
-            if self.chunks.load(Ordering::SeqCst) == 0 {
+            if self.count() == 0 {
                 return;
             }
             none.await;
@@ -157,7 +162,7 @@ mod tests {
     impl Own {
         /// Whether there are none.
         pub(in super::super) fn is_gone(&self) -> bool {
-            self.chunks.load(Ordering::SeqCst) == 0
+            self.count() == 0
         }
     }
 

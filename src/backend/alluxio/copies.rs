@@ -33,6 +33,11 @@ impl Copies {
         self.0[0].written()
     }
 
+    /// Who has them, or had them last.
+    pub(super) fn workers(&self) -> impl Iterator<Item = HostPort> {
+        self.0.iter().filter_map(Writing::worker)
+    }
+
     /// Adds `data` to each.
     pub(super) async fn write(&mut self, data: Chunk) -> Result<()> {
         for n in 0..self.0.len() {

@@ -41,6 +41,8 @@ pub(super) enum Reply {
     Failure(Code),
     /// The stream breaks off.
     Lost,
+    /// Nothing, and nothing more is read of it.
+    Hang,
 }
 
 impl Reply {
@@ -150,6 +152,7 @@ async fn serve(call: String, body: RecvStream, mut response: SendResponse<Bytes>
             let _ = response.send_response(head, true);
         }
         Reply::Lost => response.send_reset(h2::Reason::INTERNAL_ERROR),
+        Reply::Hang => std::future::pending().await,
     }
     drop(body);
 }

@@ -2,18 +2,22 @@
 //! its front (`writer.rs`) goes away without a commit. Lock order: the notes, which are held for a moment, and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Shared;
 use super::block_write::Target;
 use super::block_write::Writing;
 use super::chunk::Chunk;
+use super::chunk::Own;
 use super::copies::Copies;
+use super::error::Failure;
 use super::incomplete::IncompleteFile;
 use super::leftovers::Unwanted;
 use super::master::Change;
@@ -51,6 +55,8 @@ pub(super) struct Notes {
     pub(super) renamed: Mutex<Option<FsPath>>,
     /// Keeps the path from being changed while the job goes by it.
     pub(super) path: Arc<PathUse>,
+    /// What the file has in memory: what the front has cut, and what has not arrived.
+    pub(super) own: Arc<Own>,
 }
 
 pub(super) fn job_died() -> FsError {
@@ -124,7 +130,9 @@ impl Job {
 
     /// Carries out commands to the commit (true), or to the end of the front (false).
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<bool> {
-        while let Some(command) = commands.recv().await {
+        let mut squeezed = false;
+        while let Some(command) = self.next(commands, squeezed).await? {
+            squeezed = matches!(command, Command::Squeeze);
             match command {
                 Command::Data(data) => self.write(data).await?,
                 Command::Squeeze => self.forget_kept(),
@@ -148,6 +156,52 @@ impl Job {
             }
         }
         Ok(false)
+    }
+
+    /// The next command. The front of a file that was squeezed waits for data to leave; that a worker takes none, though it lives,
+    /// nobody else would notice.
+    async fn next(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        squeezed: bool,
+    ) -> Result<Option<Command>> {
+        let limit = self.shared.options.data_write_timeout;
+        let mut left = self.notes.own.count();
+        while squeezed && left > 0 {
+            if let Ok(command) = timeout(limit, commands.recv()).await {
+                return Ok(command);
+            }
+            let before = std::mem::replace(&mut left, self.notes.own.count());
+            if left >= before && !self.is_committing()? {
+                return Err(self.stalled(limit));
+            }
+        }
+        Ok(commands.recv().await)
+    }
+
+    /// Whether blocks are being committed, for which there is a limit of its own.
+    fn is_committing(&mut self) -> Result<bool> {
+        let Some(blocks) = &mut self.blocks else { return Ok(false) };
+        match blocks.note_commits() {
+            Ok(()) => Ok(!blocks.commits.is_empty()),
+            Err(err) => self.give_up_caching(err).map(|()| false),
+        }
+    }
+
+    /// Nothing of the file has left for `limit`.
+    fn stalled(&self, limit: Duration) -> FsError {
+        let blocks = self.blocks.iter().flat_map(|blocks| blocks.held.iter().chain(&blocks.current));
+        let mut workers: Vec<_> =
+            blocks.flat_map(Copies::workers).chain(self.ufs.iter().filter_map(Writing::worker)).collect();
+        workers.sort();
+        workers.dedup();
+        let names = workers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let failure = Failure::connection(Fault::TimedOut, format!("{names} took no data for {limit:?}"));
+        // Of several it may be another one.
+        if let [worker] = &workers[..] {
+            self.shared.workers.failed(worker, &failure);
+        }
+        failure.error
     }
 
     /// The file is complete. One that is to take the place of another is not at its place yet.
@@ -329,6 +383,14 @@ impl Blocks {
             self.next_commit().await?;
         }
         self.commits.spawn(async move { block.commit().await });
+        Ok(())
+    }
+
+    /// Takes note of the commits that have ended.
+    fn note_commits(&mut self) -> Result<()> {
+        while let Some(ended) = self.commits.try_join_next() {
+            ended.unwrap_or_else(|_| Err(job_died()))?;
+        }
         Ok(())
     }
 

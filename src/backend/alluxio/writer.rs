@@ -21,7 +21,6 @@ use super::Shared;
 use super::budget::Permit;
 use super::budget::Use;
 use super::chunk::Chunk;
-use super::chunk::Own;
 use super::incomplete::IncompleteFile;
 use super::leftovers::Unwanted;
 use super::options::PathOptions;
@@ -92,8 +91,6 @@ struct Writer {
     pending: BytesMut,
     /// Its memory.
     pending_memory: Option<Permit>,
-    /// What this file has in memory, this and all that was cut.
-    own: Arc<Own>,
     /// Full chunks that there was no room for in the queue: never more than one append makes.
     overflow: VecDeque<Chunk>,
     /// Its end, without a commit before it, gives the file up.
@@ -125,7 +122,6 @@ impl Writer {
             chunk,
             pending: BytesMut::new(),
             pending_memory: None,
-            own: Arc::default(),
             overflow: VecDeque::new(),
             commands,
             notes,
@@ -173,14 +169,14 @@ impl Writer {
         while !data.is_empty() {
             let part = data.split_to(data.len().min(self.chunk));
             let memory = self.shared.data.memory.charge(Use::Write, part.len() as u64);
-            self.overflow.push_back(Chunk::new(part, Some(memory), &self.own));
+            self.overflow.push_back(Chunk::new(part, Some(memory), &self.notes.own));
         }
     }
 
     fn cut(&mut self) {
         if !self.pending.is_empty() {
             let bytes = self.pending.split().freeze();
-            self.overflow.push_back(Chunk::new(bytes, self.pending_memory.take(), &self.own));
+            self.overflow.push_back(Chunk::new(bytes, self.pending_memory.take(), &self.notes.own));
         }
     }
 
@@ -193,13 +189,13 @@ impl Writer {
             return Ok(());
         }
         self.cut();
-        let (overflow, commands, notes, own) = (&mut self.overflow, &self.commands, &self.notes, &self.own);
+        let (overflow, commands, notes) = (&mut self.overflow, &self.commands, &self.notes);
         wait(&self.shared, ctx, async move {
             Self::drain(overflow, commands, notes).await?;
             commands.send(Command::Squeeze).await.map_err(|_| Self::verdict(notes))?;
             tokio::select! {
                 () = memory.room(bytes) => Ok(()),
-                () = own.gone() => Ok(()),
+                () = notes.own.gone() => Ok(()),
                 () = commands.closed() => Err(Self::verdict(notes)),
             }
         })
@@ -331,19 +327,24 @@ impl FileWriter for Writer {
 mod tests {
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering;
+    use std::sync::mpsc;
+    use std::thread;
 
     use parking_lot::Mutex;
     use prost::Message;
 
     use super::super::fake_server::FakeServer;
     use super::super::fake_server::Reply;
+    use super::super::options::AlluxioOptions;
     use super::super::proto::grpc::file::CompleteFilePRequest;
     use super::super::proto::grpc::file::CompleteFilePResponse;
     use super::super::proto::grpc::file::CreateFilePResponse;
     use super::super::proto::grpc::file::GetFilePathPResponse;
+    use super::super::proto::grpc::file::GetNewBlockIdForFilePResponse;
     use super::super::proto::grpc::file::GetStatusPRequest;
     use super::super::proto::grpc::file::GetStatusPResponse;
     use super::*;
+    use crate::fs::Fault;
 
     const OPTIONS: CreateOptions = CreateOptions { mode: 0o600, replace: false, beside: false };
 
@@ -386,5 +387,30 @@ mod tests {
         // It is not told, as if a thread had it.
         writer.commit(&ctx).unwrap();
         assert_eq!(*completed.lock(), ["/f.1"]);
+    }
+
+    #[test]
+    fn a_writer_at_the_limit_of_memory_does_not_wait_for_ever_for_a_worker_that_takes_nothing() {
+        const FILE: i64 = 7 << 24 | 0xff_ffff;
+        let server = FakeServer::start(|call, _| match call {
+            "CreateFile" => Reply::message(&CreateFilePResponse { file_info: file(FILE) }),
+            "GetNewBlockIdForFile" => Reply::message(&GetNewBlockIdForFilePResponse { id: Some(7 << 24) }),
+            "WriteBlock" => Reply::Hang,
+            // What was given up is to be removed.
+            _ => Reply::Failure(tonic::Code::NotFound),
+        });
+        let data_write_timeout = Duration::from_millis(50);
+        let options = AlluxioOptions { memory_limit: 1 << 20, data_write_timeout, ..server.options() };
+        let shared = Arc::new(Shared::new(options).unwrap());
+        let place = FsPath::parse("/f").unwrap();
+        let (_, mut writer) = create(&shared, &Ctx::daemon(), &place, &OPTIONS).unwrap();
+        let (sender, failed) = mpsc::channel();
+        // If it waits for ever, the test does not.
+        thread::spawn(move || {
+            let piece = vec![0; 300_000];
+            let failure = (0..100).find_map(|_| writer.append(&Ctx::daemon(), &piece).err());
+            sender.send(failure.expect("more was taken than there is memory"))
+        });
+        assert_eq!(failed.recv_timeout(Duration::from_secs(20)).unwrap().fault(), Fault::TimedOut);
     }
 }
