@@ -19,6 +19,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::chunk::Chunk;
+use super::connection::UNAUTHENTICATED_MAX;
 use super::error::Class;
 use super::error::Failure;
 use super::error::Rpc;
@@ -95,6 +96,8 @@ pub(super) struct Writing {
     apart_from: Vec<HostPort>,
     /// Attempts that ended with an answer, when there was no other worker to ask.
     attempts: u32,
+    /// How often a worker did not know our channel id.
+    unauthenticated: u32,
     /// Begins with the first failure.
     backoff: Option<Backoff>,
 }
@@ -129,6 +132,7 @@ impl Writing {
             excluded: Vec::new(),
             apart_from: Vec::new(),
             attempts: 0,
+            unauthenticated: 0,
             backoff: None,
         }
     }
@@ -260,9 +264,13 @@ impl Writing {
     async fn start_again(&mut self, failure: Failure) -> Result<()> {
         self.stream = None;
         self.flushed = 0;
-        if failure.class != Class::Unauthenticated
-            && let Some(worker) = self.worker.take()
-        {
+        if failure.class == Class::Unauthenticated {
+            // The same worker gets a fresh one.
+            self.unauthenticated += 1;
+            if self.unauthenticated > UNAUTHENTICATED_MAX {
+                return Err(failure.error);
+            }
+        } else if let Some(worker) = self.worker.take() {
             if failure.class == Class::Connection {
                 self.shared.workers.failed(&worker, &failure);
             }
@@ -478,4 +486,44 @@ async fn blocking(call: impl FnOnce() -> io::Result<()> + Send + 'static) -> Res
         };
         FsError::because(fault, format!("block file: {err}")).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering;
+
+    use bytes::Bytes;
+    use tonic::Code;
+
+    use super::super::fake_server::FakeServer;
+    use super::super::fake_server::Reply;
+    use super::*;
+    use crate::fs::Ctx;
+
+    #[test]
+    fn a_worker_that_knows_no_channel_id_of_ours_is_not_asked_for_ever() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let times = Arc::clone(&asked);
+        let server = FakeServer::start(move |call, _| {
+            assert_eq!(call, "WriteBlock");
+            // Else the test would not end.
+            let code = if times.fetch_add(1, Ordering::SeqCst) < 100 {
+                Code::Unauthenticated
+            } else {
+                Code::Internal
+            };
+            Reply::Failure(code)
+        });
+        let shared = Arc::new(Shared::new(server.options()).unwrap());
+        let target = Target::Block { id: 7 << 24, size: 1 << 20, pin: false };
+        let mut block = Writing::new(Arc::clone(&shared), Arc::default(), target);
+        let data = Chunk::new(Bytes::from_static(b"data"), None, &Arc::default());
+        let written = shared.bridge.run(&Ctx::daemon(), None, async {
+            block.write(data).await?;
+            block.flush().await
+        });
+        assert_eq!(written.unwrap_err().fault(), Fault::PermissionDenied);
+        assert_eq!(asked.load(Ordering::SeqCst), UNAUTHENTICATED_MAX + 1);
+    }
 }

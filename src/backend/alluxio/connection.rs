@@ -59,6 +59,9 @@ use crate::waiting;
 /// The metadata that carries the channel id.
 const CHANNEL_ID: &str = "channel-id";
 
+/// A server that refuses this many fresh channel ids in a row will refuse the next.
+pub(super) const UNAUTHENTICATED_MAX: u32 = 3;
+
 /// Servers end a connection that pings more often than every 30 s.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(35);
 

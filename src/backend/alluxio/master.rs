@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::MISREAD;
 use super::call_options::operation_id;
 use super::call_options::uuid;
+use super::connection::UNAUTHENTICATED_MAX;
 use super::connection::within;
 use super::error::Class;
 use super::error::Failure;
@@ -94,9 +95,6 @@ use crate::metrics;
 use crate::metrics::Calls;
 use crate::metrics::Counter;
 use crate::waiting;
-
-/// A master that refuses this many fresh channel ids in a row will refuse the next.
-const UNAUTHENTICATED_MAX: u32 = 3;
 
 /// A master that fails this often in a row, in the way it does when a change gets in between, has another reason.
 const RACED_MAX: u32 = 8;
