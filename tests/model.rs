@@ -446,8 +446,16 @@ impl InProcess {
         Ok((entry.ino, entry.attr.size))
     }
 
-    /// As the kernel does it: a look-up, then OPEN or CREATE.
+    /// As the kernel does it, which begins anew when it is told so.
     fn open(&self, name: usize, flags: i32) -> Result<(Ino, Fh), FsError> {
+        match self.open_once(name, flags) {
+            Err(error) if error.fault() == Fault::Reopen => self.open_once(name, flags),
+            outcome => outcome,
+        }
+    }
+
+    /// A look-up, then OPEN or CREATE.
+    fn open_once(&self, name: usize, flags: i32) -> Result<(Ino, Fh), FsError> {
         let ctx = Ctx::daemon();
         match self.find(name) {
             Ok(_) if flags & libc::O_EXCL != 0 => Err(Fault::Exists.into()),
