@@ -312,15 +312,16 @@ impl Model {
         end.saturating_add_signed(if handle.append { 0 } else { distance as isize }) as u64
     }
 
-    /// Whether it is said what `op` does: not for a slot that is in use, nor what a writer reads of a removed file.
+    /// Whether it is said what `op` does: not for a slot that is in use, nor what a writer reads of a file that was removed or has
+    /// failed.
     fn promises(&self, op: &Op) -> bool {
         match *op {
             Op::Open { slot, .. } => !self.slots.contains_key(&slot),
             Op::Ftruncate { slot, .. } => self.writer(slot).is_ok(),
-            Op::Read { slot, .. } => self
-                .slots
-                .get(&slot)
-                .is_none_or(|handle| handle.access != libc::O_RDWR || self.inodes[handle.inode].named),
+            Op::Read { slot, .. } => self.slots.get(&slot).is_none_or(|handle| {
+                let inode = &self.inodes[handle.inode];
+                handle.access != libc::O_RDWR || inode.named && inode.state != State::Failed
+            }),
             _ => true,
         }
     }
