@@ -107,5 +107,5 @@ fn a_page_and_a_file_take_as_much_memory_as_is_documented() {
     // SEMANTICS.md rounds.
     assert!(page.abs_diff(240) <= 24, "{page} bytes for a page");
     let more = file - page;
-    assert!(more.abs_diff(600) <= 60, "{more} bytes for a file, beside its page");
+    assert!(more.abs_diff(700) <= 70, "{more} bytes for a file, beside its page");
 }

@@ -213,7 +213,7 @@ impl Out {
         let text = shown(SystemTime::now(), std::process::id(), line);
         // There is nobody to tell of a log that cannot be written.
         drop(self.file.write(text.as_bytes()));
-        if let Some(terminal) = &mut self.terminal {
+        if let Some(terminal) = &self.terminal {
             terminal.write(&text);
         }
     }

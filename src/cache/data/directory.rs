@@ -277,12 +277,16 @@ fn check_above(dir: &Path) -> io::Result<()> {
         } else {
             found.mode()
         };
-        if let Some((what, cure)) = danger(found.uid(), found.gid(), mode, user) {
-            let place = place.display();
-            let problem =
-                format!("{place} {what}, so others could put their own data in the cache's place: {cure}");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        let Some((what, cure)) = danger(found.uid(), found.gid(), mode, user) else { continue };
+        let shown = place.display();
+        let problem =
+            format!("{shown} {what}, so others could put their own data in the cache's place: {cure}");
+        // Root has opened it for all on purpose, as Kubernetes does with the volumes of a pod that runs as somebody else.
+        if place == dir && found.uid() == 0 {
+            log::warn!("{problem}");
+            continue;
         }
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
     }
     Ok(())
 }
