@@ -20,6 +20,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use common::attributes::xattr;
 use common::holds_within;
 use common::mount::Mount;
 use common::mount::Spec;
@@ -151,7 +152,14 @@ fn the_kernel_reads_further_ahead_than_it_offers_if_it_is_told_to() {
 
 /// The requests of one operation that the daemon of a mount with `debug` was given.
 fn requests(mount: &Mount, name: &str) -> usize {
-    mount.printed().lines().filter(|line| line.contains(&format!("opcode: {name} ("))).count()
+    let printed = |name: &str| {
+        mount.printed().lines().filter(|line| line.contains(&format!("opcode: {name} ("))).count()
+    };
+    // What is printed comes in its order, but later than the answers. Nobody else asks for this.
+    let before = printed("LISTXATTR");
+    xattr::list_into(mount.path(), &mut [0; 1000]).unwrap();
+    wait_until("a request is printed", LIMIT, || printed("LISTXATTR") > before);
+    printed(name)
 }
 
 #[test]
