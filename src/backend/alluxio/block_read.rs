@@ -213,13 +213,12 @@ impl Blocks {
             return Ok(info);
         }
         let patience = if info.locations.is_empty() { Duration::MAX } else { REFRESH_PATIENCE };
-        match timeout(patience, self.refresh(block)).await {
-            Ok(Ok(info)) => Ok(info),
+        let refreshed = timeout(patience, self.refresh(block)).await;
+        match refreshed.unwrap_or_else(|_| Err(Fault::TimedOut.into())) {
+            Ok(info) => Ok(info),
             // Old locations are better than none while the master is away, or when the file is gone: perhaps a worker
             // still has the block.
-            late => {
-                let err =
-                    late.map_or(Fault::TimedOut.into(), |result| result.err().unwrap_or(Fault::Io.into()));
+            Err(err) => {
                 log::debug!("block {} of {}: {err}", info.block_id(), self.path);
                 if err.fault() != Fault::Stale {
                     self.believe_for(OLD_LOCATIONS_FOR);
@@ -263,16 +262,15 @@ impl Blocks {
         }
     }
 
-    /// The same, once the master was asked whether the file was persisted since it was opened.
-    async fn later_ufs_copy(&self) -> Option<Arc<UfsCopy>> {
-        let place = self.still_there().await.ok()?;
-        let info = self.shared.master.known_status(&place).await.ok()?;
-        if info.file_id() != self.file_id || info.persistence_state() != PERSISTED {
-            return None;
+    /// Asks the master whether the file was persisted since it was opened.
+    async fn was_persisted_since(&self) -> bool {
+        let Ok(place) = self.still_there().await else { return false };
+        let Ok(info) = self.shared.master.known_status(&place).await else { return false };
+        let is_persisted = info.file_id() == self.file_id && info.persistence_state() == PERSISTED;
+        if is_persisted {
+            *self.ufs.lock() = Ufs::Present(Arc::new(UfsCopy::new(place, &info)));
         }
-        let copy = Arc::new(UfsCopy::new(place, &info));
-        *self.ufs.lock() = Ufs::Present(Arc::clone(&copy));
-        Some(copy)
+        is_persisted
     }
 
     /// Block `block` had to be brought from the under file system: no worker had it.
@@ -332,17 +330,13 @@ impl Blocks {
         let mut lost = Lost { error: self.nowhere(info), unreachable: false, hopeless: false };
         let mut broken: Vec<HostPort> = Vec::new();
         let holders = self.shared.workers.holders(info).await;
-        let known = self.ufs_copy();
-        let trusted = if known.is_some() { self.shared.workers.trusted(&holders) } else { holders.len() };
+        let is_persisted = self.ufs_copy().is_some();
+        let trusted = if is_persisted { self.shared.workers.trusted(&holders) } else { holders.len() };
         let (first, last) = holders.split_at(trusted);
         if self.try_holders(first, wanted, &mut lost, &mut broken).await {
             return Ok(());
         }
-        let copy = match known {
-            Some(copy) => Some(copy),
-            None => self.later_ufs_copy().await,
-        };
-        if copy.is_none() {
+        if !is_persisted && !self.was_persisted_since().await {
             return Err(lost);
         }
         // From here on a worker may get the block from the under file system, and nobody can tell when.
