@@ -516,6 +516,20 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Config {
+    /// `properties` (name, value) of the command line, for tests: the site file of whoever runs them does not count.
+    pub(crate) fn given(properties: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        let own = [("alluxio.site.conf.dir", "/nonexistent")];
+        let properties: Vec<_> = own
+            .iter()
+            .chain(properties)
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        Self::load(Environment::of_process(), &properties)
+    }
+}
+
 /// For a getter that found no value of its own type.
 fn absent<T>(key: &'static Key, value: Option<&Value>) -> Option<T> {
     assert!(value.is_none(), "{} is read as something else than {:?}", key.name, key.kind);

@@ -331,17 +331,9 @@ fn refuse(config: &Config, key: &'static Key, text: &str, reason: &str) -> Failu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Environment;
 
     fn options(properties: &[(&str, &str)]) -> Result<AlluxioOptions, String> {
-        // The site file of whoever runs the tests must not count.
-        let own = [("alluxio.site.conf.dir", "/nonexistent")];
-        let properties: Vec<_> = own
-            .iter()
-            .chain(properties)
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
-        let config = Config::load(Environment::of_process(), &properties).map_err(|err| err.to_string())?;
+        let config = Config::given(properties).map_err(|err| err.to_string())?;
         from_config(&config, &FsPath::root()).map_err(|err| err.to_string())
     }
 

@@ -187,21 +187,13 @@ impl Sight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Environment;
 
     fn property(name: &str, source: &str, value: &str) -> ClusterProperty {
         ClusterProperty { name: name.to_owned(), source: source.to_owned(), value: Some(value.to_owned()) }
     }
 
     fn config(properties: &[(&str, &str)]) -> Config {
-        // The site file of whoever runs the tests must not count.
-        let own = [("alluxio.site.conf.dir", "/nonexistent")];
-        let properties: Vec<_> = own
-            .iter()
-            .chain(properties)
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect();
-        Config::load(Environment::of_process(), &properties).unwrap()
+        Config::given(properties).unwrap()
     }
 
     #[test]
