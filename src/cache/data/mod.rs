@@ -68,7 +68,7 @@ use store::Threads;
 pub const ATTRIBUTE: &str = "user.alluxio-fuse.datacache";
 
 /// Pages at hand of all readers together, as many as may wait to be written.
-const AT_HAND_MAX: usize = 16;
+const AT_HAND_MAX: usize = store::QUEUE;
 
 /// A file system whose files are kept on local disks once they are read.
 pub struct DataCache {

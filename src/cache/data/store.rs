@@ -42,7 +42,7 @@ use crate::fs::Slices;
 const WRITERS: usize = 2;
 
 /// Pages that wait for them: more are not kept rather than waited for.
-const QUEUE: usize = 16;
+pub(super) const QUEUE: usize = 16;
 
 /// How long a directory is left alone after it could not be written.
 const SHUN: u64 = 30;
