@@ -6,6 +6,10 @@
 //!
 //! A file of the under file system is not sent again once a worker was lost that may have begun it: that worker removes it by
 //! its name when it notices, however late, and would remove what another has written there.
+//!
+//! Nor does anybody go by that name at once when such a file has failed or is given up: the worker of 2.9.4 creates it with the
+//! first data, sets its mode, and creates it once more, empty, at the end of a stream that has failed. Were it removed in between,
+//! the empty file would stay, and be taken for a complete one.
 
 use std::fs::File;
 use std::io;
@@ -52,8 +56,11 @@ const QUEUE: usize = 4;
 /// The largest step in which space in a worker's store is asked for.
 const RESERVE_STEP: u64 = 16 << 20;
 
-/// In which a worker removes a block whose stream was reset.
-const ABORT_SETTLES: Duration = Duration::from_millis(200);
+/// In which a worker removes a block, or a file of the under file system, whose stream was reset or has failed.
+pub(super) const ABORT_SETTLES: Duration = Duration::from_millis(200);
+
+/// The same where the worker has to notice first that the connection is gone.
+pub(super) const LOSS_SETTLES: Duration = Duration::from_secs(1);
 
 /// How often the same worker is tried when there is no other and it gives an answer each time.
 const ATTEMPTS_MAX: u32 = 3;
@@ -200,7 +207,7 @@ impl Writing {
     }
 
     /// Commits. Returns the content hash that the under file system gave.
-    pub(super) async fn commit(mut self) -> Result<Option<String>> {
+    pub(super) async fn commit(&mut self) -> Result<Option<String>> {
         loop {
             match self.try_commit().await {
                 Ok(hash) => return Ok(hash),
@@ -253,10 +260,25 @@ impl Writing {
                 None
             }
         };
+        self.begun = false;
         if let Some(worker) = &self.worker {
             self.shared.workers.worked(worker);
         }
         Ok(hash)
+    }
+
+    /// Gives up what was not committed. When this returns, the worker has most likely removed what it has of a file of the under
+    /// file system.
+    pub(super) async fn give_up(mut self) {
+        self.stream = None;
+        self.settle(ABORT_SETTLES).await;
+    }
+
+    /// The stream has ended: leaves the worker the time `pause` for what it does then by the name of the file.
+    async fn settle(&mut self, pause: Duration) {
+        if std::mem::take(&mut self.begun) && matches!(self.target, Target::UfsFile(_)) {
+            sleep(pause).await;
+        }
     }
 
     /// After `failure`: makes ready to send everything again, to another worker if there is one. Fails with
@@ -276,7 +298,9 @@ impl Writing {
             }
             self.excluded.push(worker);
         }
-        let lost = self.begun && failure.class == Class::Connection && !failure.unsent;
+        self.begun &= !failure.unsent;
+        let lost = self.begun && failure.class == Class::Connection;
+        self.settle(if lost { LOSS_SETTLES } else { ABORT_SETTLES }).await;
         if self.kept.is_none() || lost && matches!(self.target, Target::UfsFile(_)) {
             return Err(failure.error);
         }

@@ -75,7 +75,7 @@ impl Copies {
         for n in 0..self.0.len() {
             self.keep_apart(n);
         }
-        for copy in self.0 {
+        for copy in &mut self.0 {
             copy.commit().await?;
         }
         Ok(())

@@ -17,13 +17,15 @@ use super::journal::left;
 use super::master::Master;
 use super::master::Removal;
 use crate::fs::Fault;
+use crate::fs::FsError;
 use crate::fs::FsPath;
 use crate::fs::Result;
 
 /// How far the clocks of this host and of the master may differ.
 const CLOCKS: Duration = Duration::from_secs(60);
 
-/// The pause before a removal is tried once more, in longest pauses between attempts of one call.
+/// The longest pause before a removal is tried once more, in longest pauses between attempts of one call, one of which is the
+/// first.
 const PAUSES: u32 = 10;
 
 /// Removes what processes that have ended left incomplete in this cluster.
@@ -93,30 +95,32 @@ pub(super) enum Unwanted {
 }
 
 impl Unwanted {
-    /// Removes it, if the master is away when that is back.
+    /// Removes it, if that fails for now later.
     pub(super) async fn remove(self, shared: &Arc<Shared>) {
         match self.try_remove(shared).await {
             Ok(()) => {}
-            Err(err) if is_away(&err) => {
-                log::warn!("{} stays until the master is back: {err}", self.path());
+            Err(err) if may_pass(&err) => {
+                log::warn!("{} stays for now: {err}", self.path());
                 self.remove_later(shared);
             }
             Err(err) => log::warn!("{} is left behind: {err}", self.path()),
         }
     }
 
-    /// Removes it when the master is back, or leaves it to the next process if the mount ends before.
+    /// Tries until it is removed, or leaves it to the next process if the mount ends before.
     pub(super) fn remove_later(self, shared: &Arc<Shared>) {
-        let pause = shared.options.rpc_retry.max * PAUSES;
+        let mut pause = shared.options.rpc_retry.max;
+        let longest = pause * PAUSES;
         // Not kept alive by this.
         let mount = Arc::downgrade(shared);
         shared.bridge.spawn(async move {
             loop {
                 sleep(pause).await;
+                pause = longest.min(pause * 2);
                 let Some(shared) = mount.upgrade() else { return };
                 match self.try_remove(&shared).await {
-                    Ok(()) => return log::info!("{} is removed, now that the master is back", self.path()),
-                    Err(err) if is_away(&err) => log::debug!("{} stays: {err}", self.path()),
+                    Ok(()) => return log::info!("{} is removed", self.path()),
+                    Err(err) if may_pass(&err) => log::debug!("{} stays: {err}", self.path()),
                     Err(err) => return log::warn!("{} is left behind: {err}", self.path()),
                 }
             }
@@ -143,6 +147,11 @@ impl Unwanted {
             Self::Beside(path) => path,
         }
     }
+}
+
+/// Whether a removal that failed so may do better later: the master was away, or could not remove what the under store has.
+pub(super) fn may_pass(err: &FsError) -> bool {
+    is_away(err) || err.fault() == Fault::Io
 }
 
 /// Removes the file `file_id` if it is still incomplete, wherever it is by now, or has not taken the place that it was made
@@ -233,15 +242,16 @@ mod tests {
             assert_eq!(asked_about(there.clone()).await, ["GetStatus"], "{there:?}");
         }
     }
-    /// A client of a master that is away for the first `failures` calls, and then answers with the complete file `/f`; which
-    /// calls were answered.
-    fn away_for(failures: usize) -> (FakeServer, Arc<Shared>, mpsc::Receiver<String>) {
+
+    /// A client of a master that fails the first `failures` calls with `code`, and then answers with the incomplete file `/f`;
+    /// which calls were answered.
+    fn failing(failures: usize, code: tonic::Code) -> (FakeServer, Arc<Shared>, mpsc::Receiver<String>) {
         let (left, (answered, calls)) = (Mutex::new(failures), mpsc::channel());
         let server = FakeServer::start(move |call, _| {
             let mut left = left.lock();
             if *left > 0 {
                 *left -= 1;
-                return Reply::Failure(tonic::Code::Unavailable);
+                return Reply::Failure(code);
             }
             answered.send(call.to_owned()).unwrap();
             match call {
@@ -263,15 +273,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_removed_while_the_master_is_away_goes_when_it_is_back() {
-        let (_server, shared, calls) = away_for(3);
-        let incomplete = IncompleteFile::created(FsPath::parse("/f").unwrap(), &file(0), None);
-        shared.bridge.handle().block_on(Unwanted::Incomplete(incomplete).remove(&shared));
+        let (_server, shared, calls) = failing(3, tonic::Code::Unavailable);
+        shared.bridge.handle().block_on(incomplete().remove(&shared));
         assert_eq!(next(&calls), ["GetFilePath", "GetStatus", "Remove"]);
 
-        let (_server, shared, calls) = away_for(3);
+        let (_server, shared, calls) = failing(3, tonic::Code::Unavailable);
         let beside = FsPath::parse("/f").unwrap().beside().unwrap();
         let fs = AlluxioFs { shared };
         assert!(fs.remove_file(&Ctx::daemon(), &beside).is_err());
         assert_eq!(next(&calls), ["GetStatus", "Remove"]);
+    }
+
+    #[test]
+    fn what_the_under_store_does_not_remove_now_is_removed_later() {
+        // Which is DATA_LOSS here, as the text that tells it from a directory that is not empty is the server's.
+        let (_server, shared, calls) = failing(1, tonic::Code::DataLoss);
+        shared.bridge.handle().block_on(incomplete().remove(&shared));
+        assert_eq!(next(&calls), ["GetFilePath", "GetStatus", "Remove"]);
+    }
+
+    fn incomplete() -> Unwanted {
+        Unwanted::Incomplete(IncompleteFile::created(FsPath::parse("/f").unwrap(), &file(0), None))
     }
 }

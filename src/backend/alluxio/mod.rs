@@ -88,9 +88,9 @@ use self::capacity::Capacity;
 use self::capacity::stat_fs;
 use self::connection::Connections;
 use self::data_path::DataPath;
-use self::error::is_away;
 use self::journal::Entry;
 use self::leftovers::Unwanted;
+use self::leftovers::may_pass;
 use self::listing::AlluxioListing;
 use self::master::Change;
 use self::master::Destination;
@@ -487,7 +487,7 @@ impl FileSystem for AlluxioFs {
         let place = self.shared.place(path)?;
         let removed = self.shared.bridge.run(ctx, None, self.shared.remove(&place, false));
         // Whose place it was to take has failed, and nobody will ask for this again.
-        if place.is_beside() && removed.as_ref().is_err_and(is_away) {
+        if place.is_beside() && removed.as_ref().is_err_and(may_pass) {
             Unwanted::Beside(place).remove_later(&self.shared);
         }
         removed

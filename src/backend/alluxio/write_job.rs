@@ -124,7 +124,9 @@ impl Job {
         }
         drop(commands);
         self.blocks = None;
-        self.ufs = None;
+        if let Some(ufs) = self.ufs.take() {
+            ufs.give_up().await;
+        }
         Unwanted::Incomplete(self.file).remove(&self.shared).await;
     }
 
@@ -293,7 +295,7 @@ impl Job {
 
     async fn commit(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let ufs = match self.ufs.take() {
+        let ufs = match &mut self.ufs {
             Some(ufs) => {
                 let content_hash = ufs.commit().await?;
                 metrics::CLOSE_UFS_OUT_STREAM.record(begun.elapsed());

@@ -333,12 +333,15 @@ mod tests {
     use parking_lot::Mutex;
     use prost::Message;
 
+    use super::super::block_write::ABORT_SETTLES;
+    use super::super::block_write::LOSS_SETTLES;
     use super::super::fake_server::FakeServer;
     use super::super::fake_server::Reply;
     use super::super::options::AlluxioOptions;
     use super::super::proto::grpc::file::CompleteFilePRequest;
     use super::super::proto::grpc::file::CompleteFilePResponse;
     use super::super::proto::grpc::file::CreateFilePResponse;
+    use super::super::proto::grpc::file::DeletePResponse;
     use super::super::proto::grpc::file::GetFilePathPResponse;
     use super::super::proto::grpc::file::GetNewBlockIdForFilePResponse;
     use super::super::proto::grpc::file::GetStatusPRequest;
@@ -412,5 +415,45 @@ mod tests {
             sender.send(failure.expect("more was taken than there is memory"))
         });
         assert_eq!(failed.recv_timeout(Duration::from_secs(20)).unwrap().fault(), Fault::TimedOut);
+    }
+    /// When the worker was last asked to write, and when the master was asked to remove what came of it, if the worker answers so.
+    fn removed_after(answer: &Reply) -> (Instant, Instant) {
+        let (answer, (asked, calls)) = (answer.clone(), mpsc::channel());
+        let server = FakeServer::start(move |call, _| {
+            asked.send((call.to_owned(), Instant::now())).unwrap();
+            match call {
+                "CreateFile" => Reply::message(&CreateFilePResponse { file_info: file(7) }),
+                "GetStatus" => Reply::message(&GetStatusPResponse { file_info: file(7) }),
+                "GetFilePath" => Reply::message(&GetFilePathPResponse { path: Some("/f".to_owned()) }),
+                "WriteBlock" => answer.clone(),
+                "Remove" => Reply::message(&DeletePResponse {}),
+                other => panic!("{other}"),
+            }
+        });
+        let through = PathOptions { write_type: WriteType::Through, ..PathOptions::default() };
+        let options = AlluxioOptions { paths: through.into(), ..server.options() };
+        let shared = Arc::new(Shared::new(options).unwrap());
+        let place = FsPath::parse("/f").unwrap();
+        let (_, mut writer) = create(&shared, &Ctx::daemon(), &place, &OPTIONS).unwrap();
+        writer.append(&Ctx::daemon(), b"data").unwrap();
+        drop(writer.commit(&Ctx::daemon()).unwrap_err());
+        drop(writer);
+        let mut written = None;
+        loop {
+            let (call, when) = calls.recv_timeout(Duration::from_secs(20)).unwrap();
+            match call.as_str() {
+                "WriteBlock" => written = Some(when),
+                "Remove" => return (written.unwrap(), when),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_worker_may_still_be_creating_in_the_under_file_system_is_not_removed_at_once() {
+        let (lost, removed) = removed_after(&Reply::Lost);
+        assert!(removed - lost >= LOSS_SETTLES);
+        let (refused, removed) = removed_after(&Reply::Failure(tonic::Code::Internal));
+        assert!(removed - refused >= ABORT_SETTLES);
     }
 }
