@@ -336,7 +336,7 @@ fn killed_workers_lose_nothing_that_was_closed() {
 fn broken_connections_lose_nothing_that_was_closed() {
     let _one = one_at_a_time();
     let (cluster, mut random) = (Cluster::get(), seeded());
-    let kills = rounds(120);
+    let kills = rounds(400);
     let (dir, ports) = (cluster.directory("break-connections"), cluster.ports());
     let mapped = spec(&cluster, &dir).start();
     let streamed = spec(&cluster, &dir).property("alluxio.user.short.circuit.enabled", "false").start();
@@ -346,13 +346,13 @@ fn broken_connections_lose_nothing_that_was_closed() {
             let mount = if random.below(2) == 0 { &mapped } else { &streamed };
             let hit = process::break_connection(mount.pid(), &ports, |n| random.below(n as u64) as usize);
             broken += u64::from(hit);
-            thread::sleep(Duration::from_micros(random.below(100_000)));
+            thread::sleep(Duration::from_micros(random.below(20_000)));
         }
     });
     let book = book.into_inner().unwrap();
     let summary = book.check(mapped.path(), &dir, &cluster);
     eprintln!("{kills} connections broken, {} writes failed: {summary:?}", book.count(Fate::Failed));
-    assert!(book.count(Fate::Closed) as u64 >= kills / 4, "hardly anything was written");
+    assert!(book.count(Fate::Closed) as u64 >= kills / 10, "hardly anything was written");
     mapped.unmount();
     streamed.unmount();
 }

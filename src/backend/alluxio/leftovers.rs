@@ -37,7 +37,13 @@ pub(super) async fn clean_up(shared: Arc<Shared>, dir: PathBuf) {
     for journal in journals {
         let mut all = true;
         for (id, record) in &journal.files {
-            match remove_left(&shared.master, *id, record).await {
+            let mut removed = remove_left(&shared.master, *id, record).await;
+            if removed.as_ref().is_err_and(may_pass) {
+                // A worker may not have noticed yet that the process is gone.
+                sleep(shared.options.rpc_retry.max).await;
+                removed = remove_left(&shared.master, *id, record).await;
+            }
+            match removed {
                 Ok(Some(path)) => log::info!("removed {path}, left incomplete by a process that was killed"),
                 Ok(None) => {}
                 Err(err) => {
