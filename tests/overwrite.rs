@@ -30,6 +30,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// More than a block of the test's cluster.
 const SIZE: u64 = 20 << 20;
 
+/// Lets something else have the name of a file that is open.
+type Way<'a> = &'a (dyn Fn(&Path, &File) + Sync);
+
 const WRITE_TYPES: [&str; 4] = ["MUST_CACHE", "CACHE_THROUGH", "ASYNC_THROUGH", "THROUGH"];
 
 fn truncating(path: &Path) -> std::io::Result<File> {
@@ -216,6 +219,68 @@ fn a_file_that_is_written_through_can_be_renamed_meanwhile() {
         assert_eq!(fs::read(below.join("to")).unwrap(), b"one two", "{write_type}");
         assert_eq!(names(&below), ["to"], "{write_type}");
         mount.unmount();
+    }
+}
+
+/// A worker removes from the under store by its name what was given up, a moment after that.
+#[test]
+fn what_takes_the_name_of_a_file_that_was_given_up_stays_in_the_under_store() {
+    const FILES: u64 = 12;
+    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).unwrap();
+    let rewrite = |path: &Path, old: &File| {
+        old.set_len(0).unwrap();
+        old.write_all_at(path.as_os_str().as_encoded_bytes(), 0).unwrap();
+    };
+    let make_anew = |path: &Path, _: &File| {
+        fs::remove_file(path).unwrap();
+        create(path).write_all(path.as_os_str().as_encoded_bytes()).unwrap();
+    };
+    let ready = |path: &Path| {
+        let ready = path.with_extension("ready");
+        fs::write(&ready, path.as_os_str().as_encoded_bytes()).unwrap();
+        ready
+    };
+    let move_over = |path: &Path, _: &File| fs::rename(ready(path), path).unwrap();
+    let remove_and_move = |path: &Path, _: &File| {
+        let ready = ready(path);
+        fs::remove_file(path).unwrap();
+        fs::rename(ready, path).unwrap();
+    };
+    let ways: [Way<'_>; 4] = [&rewrite, &make_anew, &move_over, &remove_and_move];
+    let cluster = Cluster::get();
+    for write_type in ["CACHE_THROUGH", "THROUGH"] {
+        let dir = cluster.directory("given-up");
+        let mount = Spec::alluxio(&cluster, &dir.path)
+            .property("alluxio.user.file.writetype.default", write_type)
+            .start();
+        let below = cluster.under_store().join(dir.path.trim_start_matches('/'));
+        thread::scope(|scope| {
+            for (n, take) in ways.iter().enumerate() {
+                let top = mount.path().join(n.to_string());
+                scope.spawn(move || {
+                    fs::create_dir(&top).unwrap();
+                    for m in 0..FILES {
+                        let path = top.join(m.to_string());
+                        let mut old = create(&path);
+                        old.write_all(&[b'o'; 50_000]).unwrap();
+                        // A worker has it now.
+                        old.sync_all().unwrap();
+                        take(&path, &old);
+                    }
+                });
+            }
+        });
+        // Nothing is given up any more.
+        mount.unmount();
+        for (n, m) in (0..ways.len()).flat_map(|n| (0..FILES).map(move |m| (n, m))) {
+            let name = format!("{n}/{m}");
+            let content = fs::read(below.join(&name));
+            let content = content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            assert!(
+                content.as_ref().is_ok_and(|text| text.ends_with(&name)),
+                "{write_type} {name}: {content:?}"
+            );
+        }
     }
 }
 

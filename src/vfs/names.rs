@@ -270,6 +270,13 @@ impl Vfs {
             stream.settle(ctx, &from)?;
         }
         let over = self.streams_at(new_parent, new_name, &to);
+        for stream in &over {
+            match stream.settle(ctx, &to) {
+                Err(error) if error.fault() == Fault::Interrupted => return Err(error),
+                // What becomes of a file that is about to be replaced nobody minds.
+                Ok(()) | Err(_) => {}
+            }
+        }
         let moved = self.writers.streams().into_iter().filter(|stream| stream.is_below(&from));
         let _kept = moved
             .chain(over.iter().cloned())

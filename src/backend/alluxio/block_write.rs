@@ -39,11 +39,13 @@ use super::proto::grpc::block::WriteRequestCommand;
 use super::proto::grpc::block::WriteResponse;
 use super::proto::grpc::block::write_request;
 use super::retry::Backoff;
+use super::ufs_names::Taken;
 use super::upload::Subject;
 use super::upload::Upload;
 use super::worker::Worker;
 use crate::fs::Fault;
 use crate::fs::FsError;
+use crate::fs::FsPath;
 use crate::fs::Result;
 use crate::metrics;
 
@@ -78,7 +80,12 @@ pub(super) enum Target {
         pin: bool,
     },
     /// A file of the under file system.
-    UfsFile(Box<CreateUfsFileOptions>),
+    UfsFile {
+        /// Where it is in Alluxio.
+        place: FsPath,
+        /// Where, and how, it is made.
+        file: Box<CreateUfsFileOptions>,
+    },
 }
 
 /// The file or block while it is written.
@@ -95,6 +102,8 @@ pub(super) struct Writing {
     kept: Option<Vec<Chunk>>,
     /// A worker was asked to begin, and has not said that it could not.
     begun: bool,
+    /// Of a file of the under file system, from when the first worker is asked until none does anything by it.
+    name: Option<Taken>,
     /// Who has the stream, or had it last.
     worker: Option<HostPort>,
     /// Workers that failed with this target.
@@ -135,6 +144,7 @@ impl Writing {
             flushed: 0,
             kept: Some(Vec::new()),
             begun: false,
+            name: None,
             worker: None,
             excluded: Vec::new(),
             apart_from: Vec::new(),
@@ -233,7 +243,7 @@ impl Writing {
     fn count(&self, bytes: u64) {
         match (&self.stream, &self.target) {
             (Some(Stream::Local(_)), _) => metrics::BYTES_WRITTEN_LOCAL.add(bytes),
-            (Some(Stream::Remote(_)), Target::UfsFile(_)) => metrics::BYTES_WRITTEN_UFS.add(bytes),
+            (Some(Stream::Remote(_)), Target::UfsFile { .. }) => metrics::BYTES_WRITTEN_UFS.add(bytes),
             (Some(Stream::Remote(_)) | None, _) => {}
         }
     }
@@ -261,6 +271,7 @@ impl Writing {
             }
         };
         self.begun = false;
+        self.name = None;
         if let Some(worker) = &self.worker {
             self.shared.workers.worked(worker);
         }
@@ -276,7 +287,7 @@ impl Writing {
 
     /// The stream has ended: leaves the worker the time `pause` for what it does then by the name of the file.
     async fn settle(&mut self, pause: Duration) {
-        if std::mem::take(&mut self.begun) && matches!(self.target, Target::UfsFile(_)) {
+        if std::mem::take(&mut self.begun) && matches!(self.target, Target::UfsFile { .. }) {
             sleep(pause).await;
         }
     }
@@ -301,10 +312,9 @@ impl Writing {
         self.begun &= !failure.unsent;
         let lost = self.begun && failure.class == Class::Connection;
         self.settle(if lost { LOSS_SETTLES } else { ABORT_SETTLES }).await;
-        if self.kept.is_none() || lost && matches!(self.target, Target::UfsFile(_)) {
+        if self.kept.is_none() || lost && matches!(self.target, Target::UfsFile { .. }) {
             return Err(failure.error);
         }
-        self.begun = false;
         if self.choose().await.is_ok() {
             log::debug!("{}, trying another worker", failure.error);
             return Ok(());
@@ -330,13 +340,18 @@ impl Writing {
     fn space_wanted(&self) -> u64 {
         match &self.target {
             Target::Block { size, .. } => *size,
-            Target::UfsFile(_) => self.at.block_size,
+            Target::UfsFile { .. } => self.at.block_size,
         }
     }
 
     /// Opens a stream and sends what was kept.
     async fn open(&mut self) -> Result<(), Failure> {
         let kept = self.kept.clone().expect("a stream is opened again only while everything is kept");
+        if let Target::UfsFile { place, .. } = &self.target
+            && self.name.is_none()
+        {
+            self.name = Some(self.shared.data.ufs_names.take(place).await);
+        }
         let reserve: u64 = kept.iter().map(|part| part.len() as u64).sum();
         let worker = self.choose().await?;
         self.worker = Some(worker.address.clone());
@@ -380,14 +395,14 @@ impl Writing {
     fn block_id(&self) -> i64 {
         match &self.target {
             Target::Block { id, .. } => *id,
-            Target::UfsFile(_) => -1,
+            Target::UfsFile { .. } => -1,
         }
     }
 
     fn command(&self, reserve: u64) -> WriteRequestCommand {
         let (kind, pin, ufs) = match &self.target {
             Target::Block { pin, .. } => (RequestType::AlluxioBlock, *pin, None),
-            Target::UfsFile(options) => (RequestType::UfsFile, false, Some(options.as_ref().clone())),
+            Target::UfsFile { file, .. } => (RequestType::UfsFile, false, Some(file.as_ref().clone())),
         };
         WriteRequestCommand {
             r#type: Some(kind.into()),

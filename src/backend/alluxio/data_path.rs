@@ -11,6 +11,7 @@ use super::budget::Budget;
 use super::mapped_blocks::Mappings;
 use super::options::AlluxioOptions;
 use super::traffic::Counters;
+use super::ufs_names::UfsNames;
 use super::version::Versions;
 use crate::metrics::Counter;
 
@@ -28,6 +29,8 @@ pub(super) struct DataPath {
     pub(super) versions: Versions,
     /// The bound of what they have mapped.
     pub(super) mappings: Mappings,
+    /// What workers write in the under file system.
+    pub(super) ufs_names: Arc<UfsNames>,
     writes_locally: AtomicBool,
 }
 
@@ -41,6 +44,7 @@ impl DataPath {
             passed: Arc::new(Semaphore::new(LEASES_MAX)),
             versions: Versions::default(),
             mappings: Mappings::default(),
+            ufs_names: Arc::default(),
             writes_locally: AtomicBool::new(options.short_circuit),
         }
     }

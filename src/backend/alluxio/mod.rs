@@ -51,6 +51,7 @@ mod settings;
 mod survey;
 mod times;
 mod traffic;
+mod ufs_names;
 mod upload;
 mod version;
 mod window;
@@ -516,6 +517,7 @@ impl FileSystem for AlluxioFs {
         let (from, to) = (shared.place(from)?, shared.place(to)?);
         shared.data.moves.add(1);
         shared.bridge.run(ctx, None, async {
+            shared.data.ufs_names.free(&to).await;
             match mode {
                 RenameMode::Replace => shared.rename_over(&from, &to).await,
                 RenameMode::NoReplace => shared.master.rename(&from, &to, Destination::Keep).await,

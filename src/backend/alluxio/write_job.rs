@@ -104,7 +104,8 @@ impl Job {
         let write_type = at.write_type;
         let made = ufs_file(info);
         let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough).then(|| {
-            Writing::new(Arc::clone(&shared), Arc::clone(&at), Target::UfsFile(Box::new(made.clone())))
+            let target = Target::UfsFile { place: file.path().clone(), file: Box::new(made.clone()) };
+            Writing::new(Arc::clone(&shared), Arc::clone(&at), target)
         });
         let blocks = (write_type != WriteType::Through).then(Blocks::default);
         let block_size = u64::try_from(info.block_size_bytes()).unwrap_or(0);
