@@ -284,6 +284,39 @@ fn what_takes_the_name_of_a_file_that_was_given_up_stays_in_the_under_store() {
     }
 }
 
+/// A worker that still has data of a file makes its directory in the under store anew.
+#[test]
+fn a_directory_that_is_removed_while_a_file_in_it_is_written_does_not_come_back() {
+    let cluster = Cluster::get();
+    for write_type in ["CACHE_THROUGH", "THROUGH"] {
+        let dir = cluster.directory("directory-goes");
+        let mount = Spec::alluxio(&cluster, &dir.path)
+            .property("alluxio.user.file.writetype.default", write_type)
+            .start();
+        thread::scope(|scope| {
+            for n in 0..4 {
+                let mount = &mount;
+                scope.spawn(move || {
+                    for m in 0..6 {
+                        let top = mount.path().join(format!("{n}-{m}"));
+                        fs::create_dir(&top).unwrap();
+                        let path = top.join("file");
+                        let mut file = File::create(&path).unwrap();
+                        for _ in 0..5 {
+                            file.write_all(&[b'x'; 1_000_000]).unwrap();
+                        }
+                        fs::remove_file(&path).unwrap();
+                        fs::remove_dir(&top).unwrap();
+                    }
+                });
+            }
+        });
+        mount.unmount();
+        let below = cluster.under_store().join(dir.path.trim_start_matches('/'));
+        assert!(names(&below).is_empty(), "{write_type}: {:?}", names(&below));
+    }
+}
+
 #[test]
 fn the_end_of_a_file_that_another_client_has_moved_is_not_that_of_what_took_its_place() {
     let cluster = Cluster::get();

@@ -156,7 +156,7 @@ pub(super) enum Class {
     Connection,
     /// The server does not know our channel id: authenticate and try again.
     Unauthenticated,
-    /// The master failed to read what was changed at the same time: ask again, a few times.
+    /// The master failed at what was changed at the same time: ask again, a few times.
     Raced,
     /// An answer; asking again will not change it.
     Final,
@@ -244,6 +244,13 @@ fn class(rpc: Rpc, status: &Status) -> Class {
         Code::Internal if matches!(rpc, Rpc::GetStatus | Rpc::ListStatus) && status.message().is_empty() => {
             Class::Raced
         }
+        // The under store had no such file to remove, and then it had one: a worker was creating it. Also said if it never can be
+        // removed.
+        Code::FailedPrecondition
+            if matches!(rpc, Rpc::Remove | Rpc::CreateFile) && status.message().contains(NOT_REMOVED) =>
+        {
+            Class::Raced
+        }
         // UNIMPLEMENTED is the answer of a master that is not, or not yet, the primary.
         Code::Unavailable | Code::Cancelled | Code::Unimplemented => Class::Connection,
         Code::Unauthenticated => Class::Unauthenticated,
@@ -283,6 +290,9 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
         Code::Ok | Code::Aborted | Code::OutOfRange | Code::Internal | Code::DataLoss => Fault::Io,
     }
 }
+
+/// The master's words for a file of the under store that is there after it was removed.
+const NOT_REMOVED: &str = "UFS delete file failed";
 
 const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
@@ -439,13 +449,17 @@ mod tests {
 
     #[test]
     fn what_a_change_got_in_the_way_of_is_told_from_other_failures_of_the_master() {
-        for (rpc, text, class) in [
-            (Rpc::GetStatus, "", Class::Raced),
-            (Rpc::ListStatus, "", Class::Raced),
-            (Rpc::GetStatus, "NullPointerException", Class::Final),
-            (Rpc::Rename, "", Class::Final),
+        let there = "Failed to delete 1 paths from the under file system: /f (UFS delete file failed)";
+        let locked = "Failed to delete 1 paths from the under file system: /f (UFS timed out)";
+        for (rpc, code, text, class) in [
+            (Rpc::GetStatus, Code::Internal, "", Class::Raced),
+            (Rpc::ListStatus, Code::Internal, "", Class::Raced),
+            (Rpc::GetStatus, Code::Internal, "NullPointerException", Class::Final),
+            (Rpc::Rename, Code::Internal, "", Class::Final),
+            (Rpc::Remove, Code::FailedPrecondition, there, Class::Raced),
+            (Rpc::Remove, Code::FailedPrecondition, locked, Class::Final),
         ] {
-            let failure = mapped(rpc, Code::Internal, text);
+            let failure = mapped(rpc, code, text);
             assert_eq!((failure.class, failure.error.fault()), (class, Fault::Io), "{rpc:?} {text}");
         }
     }

@@ -500,8 +500,13 @@ impl FileSystem for AlluxioFs {
     }
 
     fn remove_dir(&self, ctx: &Ctx, path: &FsPath) -> Result<()> {
-        let place = self.shared.place(path)?;
-        self.shared.bridge.run(ctx, None, self.shared.remove(&place, true))
+        let shared = &self.shared;
+        let place = shared.place(path)?;
+        shared.bridge.run(ctx, None, async {
+            // A worker makes the directory anew for a file that it still writes there.
+            shared.data.ufs_names.free(&place).await;
+            shared.remove(&place, true).await
+        })
     }
 
     fn replace(&self, ctx: &Ctx, new: &FsPath, old: &FsPath) -> Result<Attr> {

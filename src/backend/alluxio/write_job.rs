@@ -135,6 +135,10 @@ impl Job {
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<bool> {
         let mut squeezed = false;
         while let Some(command) = self.next(commands, squeezed).await? {
+            // Given up: what still waits here nobody wants.
+            if commands.is_closed() {
+                return Ok(false);
+            }
             squeezed = matches!(command, Command::Squeeze);
             match command {
                 Command::Data(data) => self.write(data).await?,
