@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -85,6 +86,8 @@ pub(super) enum Target {
         place: FsPath,
         /// Where, and how, it is made.
         file: Box<CreateUfsFileOptions>,
+        /// Whether nobody writes it any more.
+        given_up: Arc<AtomicBool>,
     },
 }
 
@@ -347,10 +350,10 @@ impl Writing {
     /// Opens a stream and sends what was kept.
     async fn open(&mut self) -> Result<(), Failure> {
         let kept = self.kept.clone().expect("a stream is opened again only while everything is kept");
-        if let Target::UfsFile { place, .. } = &self.target
+        if let Target::UfsFile { place, given_up, .. } = &self.target
             && self.name.is_none()
         {
-            self.name = Some(self.shared.data.ufs_names.take(place).await);
+            self.name = Some(self.shared.data.ufs_names.take(place, given_up).await);
         }
         let reserve: u64 = kept.iter().map(|part| part.len() as u64).sum();
         let worker = self.choose().await?;

@@ -504,7 +504,7 @@ impl FileSystem for AlluxioFs {
         let place = shared.place(path)?;
         shared.bridge.run(ctx, None, async {
             // A worker makes the directory anew for a file that it still writes there.
-            shared.data.ufs_names.free(&place).await;
+            shared.data.ufs_names.settled(&place).await;
             shared.remove(&place, true).await
         })
     }
@@ -522,7 +522,7 @@ impl FileSystem for AlluxioFs {
         let (from, to) = (shared.place(from)?, shared.place(to)?);
         shared.data.moves.add(1);
         shared.bridge.run(ctx, None, async {
-            shared.data.ufs_names.free(&to).await;
+            shared.data.ufs_names.settled(&to).await;
             match mode {
                 RenameMode::Replace => shared.rename_over(&from, &to).await,
                 RenameMode::NoReplace => shared.master.rename(&from, &to, Destination::Keep).await,

@@ -17,7 +17,7 @@ use crate::fs::Result;
 impl Shared {
     /// Puts the complete file `new` in the place of `old` and returns what the master has of it then.
     pub(super) async fn replace(&self, new: &FsPath, old: &FsPath) -> Result<FileInfo> {
-        self.data.ufs_names.free(old).await;
+        self.data.ufs_names.settled(old).await;
         let before = match self.master.get_status(old).await {
             Err(err) if err.fault() == Fault::NotFound => {
                 self.master.rename(new, old, Destination::Keep).await?;

@@ -2,6 +2,7 @@
 //! its front (`writer.rs`) goes away without a commit. Lock order: the notes, which are held for a moment, and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ pub(super) struct Notes {
     pub(super) path: Arc<PathUse>,
     /// What the file has in memory: what the front has cut, and what has not arrived.
     pub(super) own: Arc<Own>,
+    /// Nobody writes the file any more.
+    pub(super) given_up: Arc<AtomicBool>,
 }
 
 pub(super) fn job_died() -> FsError {
@@ -104,7 +107,8 @@ impl Job {
         let write_type = at.write_type;
         let made = ufs_file(info);
         let ufs = matches!(write_type, WriteType::Through | WriteType::CacheThrough).then(|| {
-            let target = Target::UfsFile { place: file.path().clone(), file: Box::new(made.clone()) };
+            let (place, file) = (file.path().clone(), Box::new(made.clone()));
+            let target = Target::UfsFile { place, file, given_up: Arc::clone(&notes.given_up) };
             Writing::new(Arc::clone(&shared), Arc::clone(&at), target)
         });
         let blocks = (write_type != WriteType::Through).then(Blocks::default);

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -248,6 +249,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Before whoever dropped it goes on, and the job hears of it.
+        self.notes.given_up.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Waits like the bridge, but hears an interrupt only after a while. The job bounds its own steps, and may be going to
 /// another worker meanwhile.
 fn wait<T>(shared: &Shared, ctx: &Ctx, future: impl Future<Output = Result<T>>) -> Result<T> {
@@ -326,7 +334,6 @@ impl FileWriter for Writer {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::sync::atomic::Ordering;
     use std::sync::mpsc;
     use std::thread;
 
