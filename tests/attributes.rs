@@ -401,7 +401,7 @@ fn a_mode_that_is_set_before_close_reaches_the_under_store() {
         file.write_all(b"secret").unwrap();
         file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
         drop(file);
-        let below = cluster.under_store().join(dir.join(write_type).trim_start_matches('/'));
+        let below = dir.below().join(write_type);
         assert_eq!(fs::metadata(&below).unwrap().mode() & 0o7777, 0o600, "{}", below.display());
         assert_eq!(fs::metadata(mount.path().join(write_type)).unwrap().mode() & 0o7777, 0o600);
         mount.unmount();

@@ -65,7 +65,7 @@ fn on_the_embedded_store(libfuse: u32, entries: usize, scenario: fn(&Mount, &Pat
 fn on_a_cluster(entries: usize, scenario: fn(&Mount, &Path, usize)) {
     let cluster = Cluster::get();
     let remote = cluster.directory("large");
-    let under = cluster.under_store().join(&remote.path[1..]);
+    let under = remote.below();
     fs::create_dir_all(&under).unwrap();
     fill(&under.join("large"), entries);
     // The first listing makes the master load them all, which takes it longer than it takes to answer.

@@ -434,8 +434,7 @@ fn a_file_that_the_under_store_has_lost_is_gone_once_it_was_read() {
     let (lost, other) = (mount.path().join("lost"), mount.path().join("other"));
     content::write_file(&lost, 5, SIZE).unwrap();
     content::write_file(&other, 6, SIZE).unwrap();
-    std::fs::remove_file(cluster.under_store().join(format!("{}/lost", dir.path.trim_start_matches('/'))))
-        .unwrap();
+    std::fs::remove_file(dir.below().join("lost")).unwrap();
 
     fail_in_bounded_time(Command::new("cat").arg(&lost), &mount);
     assert!(!lost.exists(), "still there");

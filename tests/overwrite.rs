@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use common::attributes::xattr;
 use common::cluster::Cluster;
+use common::cluster::RemoteDir;
 use common::content;
 use common::holds_within;
 use common::mount::Mount;
@@ -34,6 +35,11 @@ const SIZE: u64 = 20 << 20;
 type Way<'a> = &'a (dyn Fn(&Path, &File) + Sync);
 
 const WRITE_TYPES: [&str; 4] = ["MUST_CACHE", "CACHE_THROUGH", "ASYNC_THROUGH", "THROUGH"];
+
+/// A mount of `dir` that writes so.
+fn spec(cluster: &Cluster, dir: &RemoteDir, write_type: &str) -> Spec {
+    Spec::alluxio(cluster, &dir.path).property("alluxio.user.file.writetype.default", write_type)
+}
 
 fn truncating(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).truncate(true).open(path)
@@ -66,8 +72,7 @@ fn a_new_version_keeps_what_was_set_on_the_old_one() {
     let cluster = Cluster::get();
     for write_type in WRITE_TYPES {
         let dir = cluster.directory("keeps");
-        let mount = Spec::alluxio(&cluster, &dir.path)
-            .property("alluxio.user.file.writetype.default", write_type)
+        let mount = spec(&cluster, &dir, write_type)
             .property("alluxio.fuse.auth.policy.class", "alluxio.fuse.auth.SystemUserGroupAuthPolicy")
             .start();
         let file = mount.path().join("file");
@@ -124,8 +129,7 @@ fn a_daemon_that_is_killed_leaves_the_old_version() {
     let cluster = Cluster::get();
     for write_type in WRITE_TYPES {
         let dir = cluster.directory("killed");
-        let spec =
-            Spec::alluxio(&cluster, &dir.path).property("alluxio.user.file.writetype.default", write_type);
+        let spec = spec(&cluster, &dir, write_type);
         let mount = spec.start();
         content::write_file(&mount.path().join("file"), 1, SIZE).unwrap();
         let mut file = truncating(&mount.path().join("file")).unwrap();
@@ -204,9 +208,7 @@ fn a_file_that_is_written_through_can_be_renamed_meanwhile() {
     let cluster = Cluster::get();
     for write_type in ["CACHE_THROUGH", "THROUGH"] {
         let dir = cluster.directory("through");
-        let mount = Spec::alluxio(&cluster, &dir.path)
-            .property("alluxio.user.file.writetype.default", write_type)
-            .start();
+        let mount = spec(&cluster, &dir, write_type).start();
         let (from, to) = (mount.path().join("from"), mount.path().join("to"));
         let mut file = File::create(&from).unwrap();
         file.write_all(b"one ").unwrap();
@@ -215,7 +217,7 @@ fn a_file_that_is_written_through_can_be_renamed_meanwhile() {
         drop(file);
         assert_eq!(fs::read(&to).unwrap(), b"one two", "{write_type}");
         assert_eq!(names(mount.path()), ["to"], "{write_type}");
-        let below = cluster.under_store().join(dir.path.trim_start_matches('/'));
+        let below = dir.below();
         assert_eq!(fs::read(below.join("to")).unwrap(), b"one two", "{write_type}");
         assert_eq!(names(&below), ["to"], "{write_type}");
         mount.unmount();
@@ -226,14 +228,13 @@ fn a_file_that_is_written_through_can_be_renamed_meanwhile() {
 #[test]
 fn what_takes_the_name_of_a_file_that_was_given_up_stays_in_the_under_store() {
     const FILES: u64 = 12;
-    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path).unwrap();
     let rewrite = |path: &Path, old: &File| {
         old.set_len(0).unwrap();
         old.write_all_at(path.as_os_str().as_encoded_bytes(), 0).unwrap();
     };
     let make_anew = |path: &Path, _: &File| {
         fs::remove_file(path).unwrap();
-        create(path).write_all(path.as_os_str().as_encoded_bytes()).unwrap();
+        File::create_new(path).unwrap().write_all(path.as_os_str().as_encoded_bytes()).unwrap();
     };
     let ready = |path: &Path| {
         let ready = path.with_extension("ready");
@@ -250,10 +251,8 @@ fn what_takes_the_name_of_a_file_that_was_given_up_stays_in_the_under_store() {
     let cluster = Cluster::get();
     for write_type in ["CACHE_THROUGH", "THROUGH"] {
         let dir = cluster.directory("given-up");
-        let mount = Spec::alluxio(&cluster, &dir.path)
-            .property("alluxio.user.file.writetype.default", write_type)
-            .start();
-        let below = cluster.under_store().join(dir.path.trim_start_matches('/'));
+        let mount = spec(&cluster, &dir, write_type).start();
+        let below = dir.below();
         thread::scope(|scope| {
             for (n, take) in ways.iter().enumerate() {
                 let top = mount.path().join(n.to_string());
@@ -261,7 +260,7 @@ fn what_takes_the_name_of_a_file_that_was_given_up_stays_in_the_under_store() {
                     fs::create_dir(&top).unwrap();
                     for m in 0..FILES {
                         let path = top.join(m.to_string());
-                        let mut old = create(&path);
+                        let mut old = File::create_new(&path).unwrap();
                         old.write_all(&[b'o'; 50_000]).unwrap();
                         // A worker has it now.
                         old.sync_all().unwrap();
@@ -290,9 +289,7 @@ fn a_directory_that_is_removed_while_a_file_in_it_is_written_does_not_come_back(
     let cluster = Cluster::get();
     for write_type in ["CACHE_THROUGH", "THROUGH"] {
         let dir = cluster.directory("directory-goes");
-        let mount = Spec::alluxio(&cluster, &dir.path)
-            .property("alluxio.user.file.writetype.default", write_type)
-            .start();
+        let mount = spec(&cluster, &dir, write_type).start();
         thread::scope(|scope| {
             for n in 0..4 {
                 let mount = &mount;
@@ -312,7 +309,7 @@ fn a_directory_that_is_removed_while_a_file_in_it_is_written_does_not_come_back(
             }
         });
         mount.unmount();
-        let below = cluster.under_store().join(dir.path.trim_start_matches('/'));
+        let below = dir.below();
         assert!(names(&below).is_empty(), "{write_type}: {:?}", names(&below));
     }
 }
@@ -322,11 +319,7 @@ fn the_end_of_a_file_that_another_client_has_moved_is_not_that_of_what_took_its_
     let cluster = Cluster::get();
     for write_type in ["MUST_CACHE", "ASYNC_THROUGH"] {
         let dir = cluster.directory("rotated");
-        let start = || {
-            Spec::alluxio(&cluster, &dir.path)
-                .property("alluxio.user.file.writetype.default", write_type)
-                .start()
-        };
+        let start = || spec(&cluster, &dir, write_type).start();
         let (mount, other) = (start(), start());
         let mut old = File::create(mount.path().join("log")).unwrap();
         old.write_all(b"old bytes").unwrap();

@@ -141,7 +141,7 @@ fn what_is_asked_about_metadata() {
     );
 
     // What the properties are for: what comes to the store by another way is seen, and that it goes.
-    let below = cluster.under_store().join(format!("{}/came", &dir.path[1..]));
+    let below = dir.below().join("came");
     fs::write(&below, "by another way").unwrap();
     assert_eq!(fs::read(mount.path().join("came")).unwrap(), b"by another way");
     fs::remove_file(&below).unwrap();
@@ -164,7 +164,7 @@ fn a_path_that_is_accessed_directly_is_as_the_store_has_it() {
         content::write_file(&at(name), 3, MIB).unwrap();
         content::check_file(&at(name), 3, MIB).unwrap();
     }
-    let below = |name: &str| cluster.under_store().join(&dir.path[1..]).join(name);
+    let below = |name: &str| dir.below().join(name);
     assert_eq!(fs::metadata(below("direct/file")).unwrap().len(), MIB);
     assert!(!below("other").exists(), "it is only in Alluxio");
     assert_sent(&mount, "CreateFile", "direct/file", &["Some(Through)", "sync_interval_ms: Some(0)"]);

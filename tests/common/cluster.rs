@@ -155,7 +155,7 @@ impl Cluster {
     }
 
     /// The directory that is the under store of `/`.
-    pub(crate) fn under_store(&self) -> PathBuf {
+    fn under_store(&self) -> PathBuf {
         self.conf.parent().expect("in the cluster's home").join("store")
     }
 
@@ -212,6 +212,11 @@ impl RemoteDir {
     /// The path of `name` in it.
     pub(crate) fn join(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
+    }
+
+    /// The same directory in the under store of `/`.
+    pub(crate) fn below(&self) -> PathBuf {
+        self.cluster.under_store().join(self.path.trim_start_matches('/'))
     }
 }
 

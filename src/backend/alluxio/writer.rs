@@ -423,6 +423,7 @@ mod tests {
         });
         assert_eq!(failed.recv_timeout(Duration::from_secs(20)).unwrap().fault(), Fault::TimedOut);
     }
+
     /// When the worker was last asked to write, and when the master was asked to remove what came of it, if the worker answers so.
     fn removed_after(answer: &Reply) -> (Instant, Instant) {
         let (answer, (asked, calls)) = (answer.clone(), mpsc::channel());
