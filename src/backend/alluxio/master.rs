@@ -5,12 +5,17 @@
 //! master knows what it has done already. The one call without that, for a new block, is
 //! in `incomplete.rs`.
 //!
+//! A master that was killed may know it wrongly: it journals one change in several entries, the first of which has the
+//! operation id already, and after a restart, or to the master that takes over, a change of which only that entry was
+//! written counts as done. So what was sent once more is looked at afterwards, and made under another id if it is not there.
+//!
 //! Paths are those in Alluxio, below whatever is the root of the mount.
 
 use std::fmt::Debug;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,8 +124,9 @@ pub(super) enum Removal {
 pub(super) enum Destination {
     /// Nothing: the call fails.
     Keep,
-    /// It is replaced. It must be known not to be a directory, as a directory would go with all that is in it.
-    ReplaceFile,
+    /// It is replaced by the file of this number. It must be known not to be a directory, as a directory would go with all
+    /// that is in it.
+    ReplacedBy(i64),
 }
 
 /// One attribute to change. Owner and group are separate calls: together they must match in the master's eyes.
@@ -291,26 +297,36 @@ impl Master {
         mode: u32,
         overwrite: bool,
     ) -> Result<(IncompleteFile, FileInfo)> {
-        let common = at.creating(self.operation_id());
-        let entry = match (&self.journal, &common.operation_id) {
-            (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path, Timestamp::now())),
-            _ => None,
-        };
-        let made = self.make_file(path, at, mode, overwrite, common).await;
-        match (&made, &entry) {
-            (Ok(info), Some(entry)) => entry.made(info.file_id()),
-            (Err(failure), Some(entry)) if !failure.is_ambiguous() => entry.done(),
-            _ => {}
+        loop {
+            let common = at.creating(self.operation_id());
+            let entry = match (&self.journal, &common.operation_id) {
+                (Some(journal), Some(id)) => Some(journal.begin(uuid(id), path, Timestamp::now())),
+                _ => None,
+            };
+            let doubtful = AtomicBool::new(false);
+            let made = self.make_file(path, at, mode, overwrite, common, &doubtful).await;
+            match (&made, &entry) {
+                (Ok(info), Some(entry)) => entry.made(info.file_id()),
+                (Err(failure), Some(entry)) if !failure.is_ambiguous() => entry.done(),
+                _ => {}
+            }
+            // A master that takes it for made looks for what it has not made.
+            if doubtful.into_inner()
+                && made.as_ref().is_err_and(|failure| failure.error.fault() == Fault::NotFound)
+            {
+                half_done(Rpc::CreateFile, path);
+                continue;
+            }
+            let info = made?;
+            return Ok((IncompleteFile::created(path.clone(), &info, entry), info));
         }
-        let info = made?;
-        Ok((IncompleteFile::created(path.clone(), &info, entry), info))
     }
 
     /// The request `id` for a new file at `path`, once more: what came of it, or a new file, or [`Fault::Exists`].
     pub(super) async fn create_again(&self, path: &FsPath, id: Uuid) -> Result<FileInfo> {
         let at = self.at(path);
         let common = at.creating(Some(operation_id(id)));
-        Ok(self.make_file(path, &at, 0o600, false, common).await?)
+        Ok(self.make_file(path, &at, 0o600, false, common, &AtomicBool::default()).await?)
     }
 
     async fn make_file(
@@ -320,6 +336,7 @@ impl Master {
         mode: u32,
         overwrite: bool,
         common: FileSystemMasterCommonPOptions,
+        doubtful: &AtomicBool,
     ) -> Result<FileInfo, Failure> {
         let options = CreateFilePOptions {
             block_size_bytes: Some(i64::try_from(at.block_size).unwrap_or(i64::MAX)),
@@ -336,11 +353,8 @@ impl Master {
             worker_location: None,
         };
         let message = CreateFilePRequest { path: text(path), options: Some(options) };
-        let answer = self
-            .try_call(Rpc::CreateFile, path, message, |channel, request| async move {
-                self.files(channel).create_file(request).await
-            })
-            .await?;
+        let send = |channel, request| async move { self.files(channel).create_file(request).await };
+        let answer = self.try_call(Rpc::CreateFile, path, message, send, doubtful).await?;
         let info = answer.file_info.ok_or_else(|| incomplete_answer(Rpc::CreateFile, path))?;
         // A request that is repeated is answered with whatever is there by then.
         if info.folder() || info.completed() || !info.block_ids.is_empty() {
@@ -376,37 +390,38 @@ impl Master {
             Some(end) => (Some(i64::try_from(end.length).unwrap_or(i64::MAX)), end.content_hash),
             None => (None, None),
         };
-        let options = CompleteFilePOptions {
-            ufs_length: length,
-            async_persist_options: at.persist_later(),
-            common_options: Some(at.changing(self.operation_id())),
-            content_hash: hash,
-        };
         let path = file.path();
-        let message = CompleteFilePRequest { path: text(path), options: Some(options) };
-        self.call(Rpc::CompleteFile, path, message, |channel, request| async move {
-            self.files(channel).complete_file(request).await
-        })
-        .await?;
-        Ok(())
+        let message = |id| {
+            let options = CompleteFilePOptions {
+                ufs_length: length,
+                async_persist_options: at.persist_later(),
+                common_options: Some(at.changing(id)),
+                content_hash: hash.clone(),
+            };
+            CompleteFilePRequest { path: text(path), options: Some(options) }
+        };
+        let send = |channel, request| async move { self.files(channel).complete_file(request).await };
+        let incomplete = |info: &FileInfo| info.file_id() == file.file_id() && !info.completed();
+        let undone = || async { shows(self.known_status(path).await, |info| info.is_some_and(incomplete)) };
+        self.change(Rpc::CompleteFile, path, message, send, undone).await
     }
 
     /// A new directory; its parent must exist.
     pub(super) async fn create_directory(&self, path: &FsPath, mode: u32) -> Result<()> {
         let at = self.at(path);
-        let options = CreateDirectoryPOptions {
-            recursive: Some(false),
-            allow_exists: Some(false),
-            mode: Some(permissions(mode)),
-            write_type: Some(at.sent_write_type().into()),
-            common_options: Some(at.creating(self.operation_id())),
+        let message = |id| {
+            let options = CreateDirectoryPOptions {
+                recursive: Some(false),
+                allow_exists: Some(false),
+                mode: Some(permissions(mode)),
+                write_type: Some(at.sent_write_type().into()),
+                common_options: Some(at.creating(id)),
+            };
+            CreateDirectoryPRequest { path: text(path), options: Some(options) }
         };
-        let message = CreateDirectoryPRequest { path: text(path), options: Some(options) };
-        self.call(Rpc::CreateDirectory, path, message, |channel, request| async move {
-            self.files(channel).create_directory(request).await
-        })
-        .await?;
-        Ok(())
+        let send = |channel, request| async move { self.files(channel).create_directory(request).await };
+        let undone = || async { shows(self.known_status(path).await, |info| info.is_none()) };
+        self.change(Rpc::CreateDirectory, path, message, send, undone).await
     }
 
     /// Removes `path`, whatever it is: the master does not tell a file from an empty directory here.
@@ -428,20 +443,32 @@ impl Master {
 
     /// Moves `from` to `to`.
     pub(super) async fn rename(&self, from: &FsPath, to: &FsPath, there: Destination) -> Result<()> {
-        let overwrite = S3SyntaxOptions { overwrite: Some(true), is_multipart_upload: Some(false) };
         let at = self.at(from);
-        let options = RenamePOptions {
-            common_options: Some(at.changing(self.operation_id())),
-            persist: Some(at.persist_on_rename),
-            s3_syntax_options: (there == Destination::ReplaceFile).then_some(overwrite),
+        let overwrite = S3SyntaxOptions { overwrite: Some(true), is_multipart_upload: Some(false) };
+        let message = |id| {
+            let options = RenamePOptions {
+                common_options: Some(at.changing(id)),
+                persist: Some(at.persist_on_rename),
+                s3_syntax_options: matches!(there, Destination::ReplacedBy(_)).then_some(overwrite),
+            };
+            RenamePRequest { path: text(from), dst_path: text(to), options: Some(options) }
         };
-        let message = RenamePRequest { path: text(from), dst_path: text(to), options: Some(options) };
-        let subject = format!("{from} to {to}");
-        self.call(Rpc::Rename, &subject, message, |channel, request| async move {
-            self.files(channel).rename(request).await
-        })
-        .await?;
-        Ok(())
+        let send = |channel, request| async move { self.files(channel).rename(request).await };
+        let unmoved = |info: &FileInfo| matches!(there, Destination::ReplacedBy(id) if info.file_id() == id);
+        let undone = || async {
+            let unmoved = shows(self.known_status(from).await, |info| info.is_some_and(unmoved))?;
+            Ok(unmoved || self.left_behind(from, to).await?)
+        };
+        self.change(Rpc::Rename, &format!("{from} to {to}"), message, send, undone).await
+    }
+
+    /// Whether the file that the master shows at `to` is still at `from` in the under store, where a master that was killed
+    /// meanwhile has not renamed it any more. It goes back to `from` then.
+    async fn left_behind(&self, from: &FsPath, to: &FsPath) -> Result<bool> {
+        let stored = |info: &FileInfo| !info.folder() && info.completed() && info.persisted();
+        Ok(shows(self.known_status(to).await, |info| info.is_some_and(stored))?
+            && shows(self.synced_status(to).await, |info| info.is_none())?
+            && shows(self.synced_status(from).await, |info| info.is_some())?)
     }
 
     /// Changes one attribute.
@@ -601,6 +628,32 @@ impl Master {
         usize::try_from(self.options.rpc_message_max).unwrap_or(usize::MAX)
     }
 
+    /// A call, with the operation id that `message` is given, for what the master may take for done though it is not: as long as
+    /// that is `undone`, it is made again with another id.
+    async fn change<M, R, F, Fut, U>(
+        &self,
+        rpc: Rpc,
+        subject: &(impl Display + Sync),
+        message: impl Fn(Option<FsOpPId>) -> M,
+        send: F,
+        undone: impl Fn() -> U,
+    ) -> Result<()>
+    where
+        M: Clone + Debug,
+        F: Fn(Channel, Request<M>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+        U: Future<Output = Result<bool>>,
+    {
+        loop {
+            let doubtful = AtomicBool::new(false);
+            self.try_call(rpc, subject, message(self.operation_id()), &send, &doubtful).await?;
+            if !doubtful.into_inner() || !undone().await? {
+                return Ok(());
+            }
+            half_done(rpc, subject);
+        }
+    }
+
     /// A call as often as the retry properties allow.
     async fn call<M, R, F, Fut>(
         &self,
@@ -614,16 +667,18 @@ impl Master {
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        Ok(self.try_call(rpc, subject, message, send).await?)
+        Ok(self.try_call(rpc, subject, message, send, &AtomicBool::default()).await?)
     }
 
-    /// The same for who wants to know more of a failure.
+    /// The same for who wants to know more of a failure, and whether the master may have begun in an attempt that failed what the
+    /// next one asked for.
     async fn try_call<M, R, F, Fut>(
         &self,
         rpc: Rpc,
         subject: &(impl Display + Sync),
         message: M,
         send: F,
+        doubtful: &AtomicBool,
     ) -> Result<R, Failure>
     where
         M: Clone + Debug,
@@ -632,11 +687,16 @@ impl Master {
     {
         let (begun, attempts) = (Instant::now(), AtomicU32::new(0));
         let _under_way = rpc.is_change().then(|| self.changes.begin());
-        let attempt = || {
+        let attempt = || async {
             if attempts.fetch_add(1, Ordering::Relaxed) > 0 {
                 calls().retry(rpc.place());
             }
-            self.attempt(rpc, subject, message.clone(), &send)
+            let outcome = self.attempt(rpc, subject, message.clone(), &send).await;
+            let broken = |failure: &Failure| failure.class == Class::Connection && !failure.unsent;
+            if outcome.as_ref().is_err_and(broken) {
+                doubtful.store(true, Ordering::Relaxed);
+            }
+            outcome
         };
         let outcome = self.repeat(attempt).await;
         calls().record(rpc.place(), begun.elapsed(), outcome.is_err());
@@ -767,6 +827,23 @@ impl Master {
     }
 }
 
+/// Whether what is at a path, if anything, is so as `test` says. Not if that is not to be told.
+fn shows(status: Result<FileInfo>, test: impl FnOnce(Option<&FileInfo>) -> bool) -> Result<bool> {
+    match status {
+        Ok(info) => Ok(test(Some(&info))),
+        Err(err) => match err.fault() {
+            Fault::NotFound => Ok(test(None)),
+            Fault::PermissionDenied => Ok(false),
+            _ => Err(err),
+        },
+    }
+}
+
+/// A change that the master takes for done, and has not made, is asked for once more.
+fn half_done(rpc: Rpc, subject: &impl Display) {
+    log::warn!("{rpc:?} {subject} was not carried out by the master that broke off, and is asked for again");
+}
+
 /// Calls to masters as their callers see them, with all attempts.
 fn calls() -> &'static Calls {
     metrics::all_servers(Rpc::NAMES)
@@ -810,12 +887,15 @@ mod tests {
     use std::path::Path;
 
     use parking_lot::Mutex;
+    use prost::Message;
     use tokio::runtime::Builder;
     use tonic::Code;
 
     use super::super::fake_server::FakeServer;
     use super::super::fake_server::Reply;
     use super::super::proto::grpc::file::CreateFilePResponse;
+    use super::super::proto::grpc::file::DeletePResponse;
+    use super::super::proto::grpc::file::GetStatusPResponse;
     use super::*;
 
     fn master(options: AlluxioOptions) -> Master {
@@ -908,6 +988,113 @@ mod tests {
             let (made, left) = made(Reply::Lost, file(other)).await;
             assert_eq!((made.unwrap_err().fault(), left), (Fault::Exists, 0));
         }
+    }
+
+    /// What `change` asks of a master that breaks off at its first request, and then answers the first one, and the next one with
+    /// another operation id, by `answers`. It shows at each path what `there` says.
+    async fn asked(
+        answers: [Reply; 2],
+        there: impl Fn(&str) -> Option<FileInfo> + Send + Sync + 'static,
+        change: impl AsyncFnOnce(&Master) -> Result<()>,
+    ) -> String {
+        let asked = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let noted = Arc::clone(&asked);
+        let server = FakeServer::start(move |call, message| {
+            let (calls, requests): &mut (Vec<String>, Vec<Vec<u8>>) = &mut noted.lock();
+            if call == "GetStatus" {
+                let path = GetStatusPRequest::decode(message).unwrap().path().to_owned();
+                let info = there(&path);
+                calls.push(format!("GetStatus {path}"));
+                return match info {
+                    Some(info) => Reply::message(&GetStatusPResponse { file_info: Some(info) }),
+                    None => Reply::Failure(Code::NotFound),
+                };
+            }
+            let first = requests.is_empty();
+            if !requests.iter().any(|request| request == message) {
+                requests.push(message.to_vec());
+            }
+            calls.push(format!("{call} {}", requests.len()));
+            if first { Reply::Lost } else { answers[requests.len() - 1].clone() }
+        });
+        change(&Master::new(Arc::new(server.options())).unwrap()).await.unwrap();
+        asked.lock().0.join(", ")
+    }
+
+    #[tokio::test]
+    async fn what_a_master_has_only_begun_is_asked_for_again() {
+        let path = |text| FsPath::parse(text).unwrap();
+        let done = || [(); 2].map(|()| Reply::message(&DeletePResponse {}));
+        let ours = FileInfo { file_id: Some(7), ..FileInfo::default() };
+        let shown = |there: &Option<FileInfo>| {
+            let there = there.clone();
+            move |_: &str| there.clone()
+        };
+
+        let make = async |master: &Master| master.create_directory(&path("/d"), 0o755).await;
+        let calls = asked(done(), shown(&None), make).await;
+        assert_eq!(calls, "CreateDirectory 1, CreateDirectory 1, GetStatus /d, CreateDirectory 2");
+        let calls = asked(done(), shown(&Some(FileInfo::default())), make).await;
+        assert_eq!(calls, "CreateDirectory 1, CreateDirectory 1, GetStatus /d");
+
+        let complete = async |master: &Master| {
+            let file = IncompleteFile::created(
+                path("/f"),
+                &FileInfo { file_id: Some(7), ..FileInfo::default() },
+                None,
+            );
+            master.complete_file(&file, &PathOptions::default(), None).await
+        };
+        let calls = asked(done(), shown(&Some(ours.clone())), complete).await;
+        assert_eq!(calls, "CompleteFile 1, CompleteFile 1, GetStatus /f, CompleteFile 2");
+        let complete_there = FileInfo { completed: Some(true), ..ours.clone() };
+        let calls = asked(done(), shown(&Some(complete_there.clone())), complete).await;
+        assert_eq!(calls, "CompleteFile 1, CompleteFile 1, GetStatus /f");
+
+        let create = async |master: &Master| {
+            master.create_file(&path("/f"), &PathOptions::default(), 0o600, true).await.map(drop)
+        };
+        let calls = asked([Reply::Failure(Code::NotFound), file(ours.clone())], shown(&None), create).await;
+        assert_eq!(calls, "CreateFile 1, CreateFile 1, CreateFile 2");
+        let calls = asked([file(ours.clone()), Reply::Lost], shown(&None), create).await;
+        assert_eq!(calls, "CreateFile 1, CreateFile 1");
+    }
+
+    #[tokio::test]
+    async fn a_rename_that_has_only_removed_what_it_replaces_or_left_the_under_store_behind_is_asked_for_again()
+     {
+        let path = |text| FsPath::parse(text).unwrap();
+        let done = || [(); 2].map(|()| Reply::message(&DeletePResponse {}));
+        let ours = |persisted| FileInfo {
+            file_id: Some(7),
+            completed: Some(true),
+            persisted: Some(persisted),
+            ..FileInfo::default()
+        };
+        let replace =
+            async |master: &Master| master.rename(&path("/f"), &path("/g"), Destination::ReplacedBy(7)).await;
+        let keep = async |master: &Master| master.rename(&path("/f"), &path("/g"), Destination::Keep).await;
+
+        let calls = asked(done(), move |at| (at == "/f").then(|| ours(false)), replace).await;
+        assert_eq!(calls, "Rename 1, Rename 1, GetStatus /f, Rename 2");
+        // Moved; what is at /f by now is another file.
+        let other = FileInfo { file_id: Some(8), ..ours(false) };
+        let calls =
+            asked(done(), move |at| Some(if at == "/f" { other.clone() } else { ours(false) }), replace)
+                .await;
+        assert_eq!(calls, "Rename 1, Rename 1, GetStatus /f, GetStatus /g");
+
+        // Synchronized, the file goes back.
+        let looks = AtomicU32::new(0);
+        let behind = move |at: &str| {
+            let synced = looks.fetch_add(1, Ordering::Relaxed) >= 2;
+            ((at == "/f") == synced).then(|| ours(true))
+        };
+        let calls = asked(done(), behind, keep).await;
+        let expected = "Rename 1, Rename 1, GetStatus /f, GetStatus /g, GetStatus /g, GetStatus /f, Rename 2";
+        assert_eq!(calls, expected);
+        let calls = asked(done(), move |at| (at == "/g").then(|| ours(true)), keep).await;
+        assert_eq!(calls, "Rename 1, Rename 1, GetStatus /f, GetStatus /g, GetStatus /g");
     }
 
     #[test]

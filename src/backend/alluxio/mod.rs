@@ -352,7 +352,7 @@ impl Shared {
             result => result?,
         };
         match (source.folder(), target.folder()) {
-            (false, false) => self.master.rename(from, to, Destination::ReplaceFile).await,
+            (false, false) => self.master.rename(from, to, Destination::ReplacedBy(source.file_id())).await,
             (false, true) => Err(Fault::IsDirectory.into()),
             (true, false) => Err(Fault::NotDirectory.into()),
             (true, true) => {

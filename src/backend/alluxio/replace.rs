@@ -33,7 +33,7 @@ impl Shared {
         }
         let info = self.master.known_status(new).await?;
         let info = self.carry_over(new, &before, info).await;
-        self.master.rename(new, old, Destination::ReplaceFile).await?;
+        self.master.rename(new, old, Destination::ReplacedBy(info.file_id())).await?;
         self.in_place(info.file_id());
         Ok(info)
     }
