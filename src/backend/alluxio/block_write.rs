@@ -307,8 +307,10 @@ impl Writing {
                 return Err(failure.error);
             }
         } else if let Some(worker) = self.worker.take() {
-            if failure.class == Class::Connection {
-                self.shared.workers.failed(&worker, &failure);
+            match failure.class {
+                Class::Connection => self.shared.workers.failed(&worker, &failure),
+                Class::Unregistered => self.shared.workers.distrust_list(),
+                Class::Unauthenticated | Class::Raced | Class::Final => {}
             }
             self.excluded.push(worker);
         }
@@ -323,7 +325,7 @@ impl Writing {
             return Ok(());
         }
         // Nobody else. Perhaps this one has only been restarted, or has not yet cleared up what was aborted.
-        self.attempts += u32::from(failure.class != Class::Connection);
+        self.attempts += u32::from(!matches!(failure.class, Class::Connection | Class::Unregistered));
         let hopeless = failure.error.fault() == Fault::NoSpace || self.attempts >= ATTEMPTS_MAX;
         let times = self.shared.options.write_init_retry;
         if hopeless || !self.backoff.get_or_insert_with(|| Backoff::new(times)).wait().await {
@@ -335,7 +337,7 @@ impl Writing {
     }
 
     /// A worker for it.
-    async fn choose(&self) -> Result<Worker> {
+    async fn choose(&self) -> Result<Worker, Failure> {
         let unwanted = [&self.excluded[..], &self.apart_from].concat();
         self.shared.workers.for_write(self.space_wanted(), &unwanted).await
     }
@@ -543,19 +545,18 @@ mod tests {
     use super::*;
     use crate::fs::Ctx;
 
-    #[test]
-    fn a_worker_that_knows_no_channel_id_of_ours_is_not_asked_for_ever() {
+    /// Writes a block to a worker that gives `answer` to every request: what comes of it, and how often it was asked.
+    fn written(answer: Reply) -> (FsError, u32) {
         let asked = Arc::new(AtomicU32::new(0));
         let times = Arc::clone(&asked);
         let server = FakeServer::start(move |call, _| {
             assert_eq!(call, "WriteBlock");
             // Else the test would not end.
-            let code = if times.fetch_add(1, Ordering::SeqCst) < 100 {
-                Code::Unauthenticated
+            if times.fetch_add(1, Ordering::SeqCst) < 100 {
+                answer.clone()
             } else {
-                Code::Internal
-            };
-            Reply::Failure(code)
+                Reply::Failure(Code::Internal)
+            }
         });
         let shared = Arc::new(Shared::new(server.options()).unwrap());
         let target = Target::Block { id: 7 << 24, size: 1 << 20, pin: false };
@@ -565,7 +566,20 @@ mod tests {
             block.write(data).await?;
             block.flush().await
         });
-        assert_eq!(written.unwrap_err().fault(), Fault::PermissionDenied);
-        assert_eq!(asked.load(Ordering::SeqCst), UNAUTHENTICATED_MAX + 1);
+        (written.unwrap_err(), asked.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn a_worker_that_knows_no_channel_id_of_ours_is_not_asked_for_ever() {
+        let (error, asked) = written(Reply::Failure(Code::Unauthenticated));
+        assert_eq!((error.fault(), asked), (Fault::PermissionDenied, UNAUTHENTICATED_MAX + 1));
+    }
+
+    #[test]
+    fn a_worker_that_its_master_does_not_know_yet_is_asked_again_as_long_as_there_is_time() {
+        assert_eq!(written(Reply::Failure(Code::Internal)).1, ATTEMPTS_MAX);
+        let (error, asked) = written(Reply::Because(Code::NotFound, "No worker with workerId 7 is found"));
+        assert_eq!(error.fault(), Fault::Unavailable);
+        assert!(asked > ATTEMPTS_MAX, "{asked}");
     }
 }

@@ -251,7 +251,7 @@ impl Server {
                 FsError::because(Fault::PermissionDenied, detail).into()
             }
             (Class::Unauthenticated, _) => failure.error.into(),
-            (Class::Connection | Class::Raced | Class::Final, _) => failure,
+            (Class::Connection | Class::Raced | Class::Unregistered | Class::Final, _) => failure,
         }
     }
 }

@@ -158,6 +158,9 @@ pub(super) enum Class {
     Unauthenticated,
     /// The master failed at what was changed at the same time: ask again, a few times.
     Raced,
+    /// The worker, or every one, has not told the master yet that it is there, as after a restart of either: ask another one, or
+    /// later.
+    Unregistered,
     /// An answer; asking again will not change it.
     Final,
 }
@@ -212,6 +215,7 @@ pub(super) fn failure(rpc: Rpc, subject: &dyn Display, server: &str, status: &St
         }
         Class::Connection => Fault::Unavailable,
         Class::Unauthenticated => Fault::PermissionDenied,
+        Class::Unregistered => Fault::Unavailable,
         Class::Raced | Class::Final => fault(rpc, status),
     };
     // An absent name is an everyday answer, and who asked knows the name.
@@ -237,6 +241,10 @@ fn cause<E: Error + 'static>(status: &Status) -> Option<&E> {
 fn class(rpc: Rpc, status: &Status) -> Class {
     if status.source().is_some() {
         return Class::Connection;
+    }
+    // A master that has just started knows none, and a worker tells it of a block before of itself.
+    if matches!(rpc, Rpc::WriteBlock | Rpc::CreateLocalBlock) && status.message().contains(UNREGISTERED) {
+        return Class::Unregistered;
     }
     match status.code() {
         // A master of 2.9.4 writes the attributes of a file into its answer after it has given up the lock, and meets a
@@ -293,6 +301,9 @@ fn fault(rpc: Rpc, status: &Status) -> Fault {
 
 /// The master's words for a file of the under store that is there after it was removed.
 const NOT_REMOVED: &str = "UFS delete file failed";
+
+/// The master's words, by way of a worker, for one that it does not know.
+const UNREGISTERED: &str = "No worker with workerId";
 
 const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
@@ -443,6 +454,8 @@ mod tests {
             let failure = mapped(Rpc::GetStatus, code, "");
             assert_eq!((failure.class, failure.error.fault()), (Class::Connection, Fault::Unavailable));
         }
+        let unknown = mapped(Rpc::WriteBlock, Code::NotFound, "No worker with workerId 7 is found");
+        assert_eq!((unknown.class, unknown.error.fault()), (Class::Unregistered, Fault::Unavailable));
         let stale = mapped(Rpc::GetStatus, Code::Unauthenticated, "Channel: 1 is not authenticated");
         assert_eq!((stale.class, stale.error.fault()), (Class::Unauthenticated, Fault::PermissionDenied));
     }

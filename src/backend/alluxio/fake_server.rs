@@ -13,9 +13,10 @@ use h2::server::SendResponse;
 use http::HeaderMap;
 use http::Response;
 use http::header::CONTENT_TYPE;
+use http::response::Builder;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
+use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -39,6 +40,8 @@ pub(super) enum Reply {
     Message(Bytes),
     /// This failure.
     Failure(Code),
+    /// The same, and why.
+    Because(Code, &'static str),
     /// The stream breaks off.
     Lost,
     /// Nothing, and nothing more is read of it.
@@ -74,7 +77,7 @@ impl FakeServer {
         });
         let (end, ended) = oneshot::channel();
         let serve = move || {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
                     () = accept(TcpListener::from_std(listener).unwrap(), answer) => {}
@@ -144,22 +147,25 @@ async fn serve(call: String, body: RecvStream, mut response: SendResponse<Bytes>
         Reply::Message(reply) => {
             let Ok(mut stream) = response.send_response(head.body(()).unwrap(), false) else { return };
             let _ = stream.send_data(reply, false);
-            let _ = stream.send_trailers(trailers(Code::Ok));
+            let _ = stream.send_trailers(trailers(Code::Ok, ""));
         }
-        Reply::Failure(code) => {
-            let mut head = head.body(()).unwrap();
-            head.headers_mut().extend(trailers(code));
-            let _ = response.send_response(head, true);
-        }
+        Reply::Failure(code) => fail(response, head, code, "as the test says"),
+        Reply::Because(code, why) => fail(response, head, code, why),
         Reply::Lost => response.send_reset(h2::Reason::INTERNAL_ERROR),
         Reply::Hang => std::future::pending().await,
     }
     drop(body);
 }
 
-fn trailers(code: Code) -> HeaderMap {
+fn fail(mut response: SendResponse<Bytes>, head: Builder, code: Code, why: &str) {
+    let mut head = head.body(()).unwrap();
+    head.headers_mut().extend(trailers(code, why));
+    let _ = response.send_response(head, true);
+}
+
+fn trailers(code: Code, why: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    Status::new(code, "as the test says").add_header(&mut trailers).unwrap();
+    Status::new(code, why).add_header(&mut trailers).unwrap();
     trailers
 }
 

@@ -49,7 +49,7 @@ impl Master {
         match failure.class {
             Class::Connection => self.primary().lost(&server),
             Class::Unauthenticated => server.refresh(&id),
-            Class::Raced | Class::Final => {}
+            Class::Raced | Class::Unregistered | Class::Final => {}
         }
         Err(failure.error)
     }

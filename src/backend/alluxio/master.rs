@@ -455,20 +455,45 @@ impl Master {
         };
         let send = |channel, request| async move { self.files(channel).rename(request).await };
         let unmoved = |info: &FileInfo| matches!(there, Destination::ReplacedBy(id) if info.file_id() == id);
-        let undone = || async {
-            let unmoved = shows(self.known_status(from).await, |info| info.is_some_and(unmoved))?;
-            Ok(unmoved || self.left_behind(from, to).await?)
-        };
-        self.change(Rpc::Rename, &format!("{from} to {to}"), message, send, undone).await
+        let (subject, mut broken) = (format!("{from} to {to}"), false);
+        loop {
+            let doubtful = AtomicBool::new(false);
+            let renamed =
+                self.try_call(Rpc::Rename, &subject, message(self.operation_id()), send, &doubtful).await;
+            let doubtful = doubtful.into_inner();
+            broken |= doubtful;
+            match renamed {
+                Ok(_) if !doubtful => return Ok(()),
+                Ok(_) => {
+                    let unmoved = shows(self.known_status(from).await, |info| info.is_some_and(unmoved))?;
+                    if !unmoved && !self.left_behind(from, to).await? {
+                        return Ok(());
+                    }
+                    half_done(Rpc::Rename, &subject);
+                }
+                Err(failure) if broken && failure.error.fault() == Fault::Io => {
+                    let ahead = self.went_ahead(from, to).await?;
+                    return if ahead { Ok(()) } else { Err(failure.error) };
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
     }
 
     /// Whether the file that the master shows at `to` is still at `from` in the under store, where a master that was killed
     /// meanwhile has not renamed it any more. It goes back to `from` then.
     async fn left_behind(&self, from: &FsPath, to: &FsPath) -> Result<bool> {
-        let stored = |info: &FileInfo| !info.folder() && info.completed() && info.persisted();
-        Ok(shows(self.known_status(to).await, |info| info.is_some_and(stored))?
+        Ok(shows(self.known_status(to).await, |info| info.is_some_and(is_stored_file))?
             && shows(self.synced_status(to).await, |info| info.is_none())?
             && shows(self.synced_status(from).await, |info| info.is_some())?)
+    }
+
+    /// Whether the file that the master shows at `from` is at `to` in the under store, where a master has renamed it that was
+    /// killed before it wrote so in its journal. It is shown there then.
+    async fn went_ahead(&self, from: &FsPath, to: &FsPath) -> Result<bool> {
+        Ok(shows(self.known_status(from).await, |info| info.is_some_and(is_stored_file))?
+            && shows(self.synced_status(to).await, |info| info.is_some())?
+            && shows(self.synced_status(from).await, |info| info.is_none())?)
     }
 
     /// Changes one attribute.
@@ -718,7 +743,7 @@ impl Master {
             };
             log::debug!("attempt {} failed: {}", backoff.attempts(), failure.error);
             match failure.class {
-                Class::Final => return Err(failure),
+                Class::Unregistered | Class::Final => return Err(failure),
                 Class::Unauthenticated => {
                     unauthenticated += 1;
                     if unauthenticated == 1 {
@@ -790,7 +815,7 @@ impl Master {
                     "the cluster wants authentication, set alluxio.security.authentication.type=SIMPLE";
                 return Err(failure.error.context(hint).into());
             }
-            Class::Raced | Class::Final => {}
+            Class::Raced | Class::Unregistered | Class::Final => {}
         }
         Err(failure)
     }
@@ -825,6 +850,11 @@ impl Master {
     fn operation_id(&self) -> Option<FsOpPId> {
         self.options.include_operation_id.then(|| operation_id(Uuid::new_v4()))
     }
+}
+
+/// Whether the under store has it.
+fn is_stored_file(info: &FileInfo) -> bool {
+    !info.folder() && info.completed() && info.persisted()
 }
 
 /// Whether what is at a path, if anything, is so as `test` says. Not if that is not to be told.
@@ -1095,6 +1125,16 @@ mod tests {
         assert_eq!(calls, expected);
         let calls = asked(done(), move |at| (at == "/g").then(|| ours(true)), keep).await;
         assert_eq!(calls, "Rename 1, Rename 1, GetStatus /f, GetStatus /g, GetStatus /g");
+
+        // The under store is ahead, which the first look does not show.
+        let looks = AtomicU32::new(0);
+        let ahead = move |at: &str| {
+            let synced = looks.fetch_add(1, Ordering::Relaxed) >= 1;
+            ((at == "/g") == synced).then(|| ours(true))
+        };
+        let fails = || [(); 2].map(|()| Reply::Failure(Code::Internal));
+        let calls = asked(fails(), ahead, keep).await;
+        assert_eq!(calls, "Rename 1, Rename 1, GetStatus /f, GetStatus /g, GetStatus /f");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Master {
             // Whatever went wrong, the file may have got its block: the next round looks.
             let again = match failure.class {
                 Class::Connection | Class::Unauthenticated => backoff.wait().await,
-                Class::Raced | Class::Final => false,
+                Class::Raced | Class::Unregistered | Class::Final => false,
             };
             if !again {
                 return Err(failure.error);

@@ -24,6 +24,7 @@ use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::error::Class;
 use super::error::Failure;
 use super::flight::Flight;
 use super::master::Master;
@@ -64,6 +65,8 @@ pub(super) struct Workers {
     asking: Flight,
     /// Somebody asks for a list, for others.
     refreshing: AtomicBool,
+    /// What was listed before is not to be gone by.
+    distrusted: Mutex<Option<Instant>>,
     /// Whether a host is this one, as it was looked up last.
     places: Mutex<HashMap<String, bool>>,
     shunned: Mutex<HashMap<HostPort, Shun>>,
@@ -102,6 +105,7 @@ impl Workers {
             list: ArcSwapOption::default(),
             asking: Flight::default(),
             refreshing: AtomicBool::new(false),
+            distrusted: Mutex::default(),
             places: Mutex::default(),
             shunned: Mutex::default(),
             turn: AtomicU64::new(random()),
@@ -132,7 +136,7 @@ impl Workers {
     }
 
     /// A worker to write a block of `block_size` to, none of `excluded`.
-    pub(super) async fn for_write(&self, block_size: u64, excluded: &[HostPort]) -> Result<Worker> {
+    pub(super) async fn for_write(&self, block_size: u64, excluded: &[HostPort]) -> Result<Worker, Failure> {
         self.choose(&self.options.write_policy, 0, block_size, excluded).await
     }
 
@@ -143,7 +147,7 @@ impl Workers {
         length: u64,
         excluded: &[HostPort],
     ) -> Result<Worker> {
-        self.choose(&self.options.ufs_read_policy, block_id, length, excluded).await
+        Ok(self.choose(&self.options.ufs_read_policy, block_id, length, excluded).await?)
     }
 
     /// All live workers, as of now.
@@ -192,6 +196,11 @@ impl Workers {
         shunned.insert(address.clone(), Shun { until: now + time, time });
     }
 
+    /// The master does not know a worker that is listed: it has restarted since, and its list is another one.
+    pub(super) fn distrust_list(&self) {
+        *self.distrusted.lock() = Some(Instant::now());
+    }
+
     /// A worker did what it was asked.
     pub(super) fn worked(&self, address: &HostPort) {
         self.shunned.lock().remove(address);
@@ -207,7 +216,7 @@ impl Workers {
         block_id: i64,
         bytes: u64,
         excluded: &[HostPort],
-    ) -> Result<Worker> {
+    ) -> Result<Worker, Failure> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let want = Want { block_id, bytes, turn, random: random() };
         let known = self.known();
@@ -239,13 +248,14 @@ impl Workers {
         workers: &[Worker],
         bytes: u64,
         excluded: &[HostPort],
-    ) -> FsError {
+    ) -> Failure {
         let detail = match (workers.len(), excluded.len()) {
             (0, _) => "no Alluxio worker is registered at the master, try again when one is up".to_owned(),
             (live, 0) => format!("none of {live} workers will do for a block of {bytes} bytes by {policy:?}"),
             (live, tried) => format!("{tried} workers failed, and no other of {live} will do by {policy:?}"),
         };
-        FsError::because(Fault::Unavailable, detail)
+        let class = if workers.is_empty() { Class::Unregistered } else { Class::Final };
+        Failure { class, error: FsError::because(Fault::Unavailable, detail), unsent: true }
     }
 
     /// The list as it is known. An empty one is not: the cluster is just starting up.
@@ -257,7 +267,9 @@ impl Workers {
     /// than none.
     async fn list(&self, age: Duration) -> Result<Arc<List>> {
         let known = self.list.load_full();
-        let ready = || self.known().filter(|list| list.asked.elapsed() < age);
+        let since = *self.distrusted.lock();
+        let fresh = |list: &List| list.asked.elapsed() < age && since.is_none_or(|since| list.asked > since);
+        let ready = || self.known().filter(|list| fresh(list));
         match self.asking.run(ready, async { Ok(self.ask().await?) }).await {
             Ok(list) => Ok(list),
             Err(failure) => known.ok_or(failure.error),
