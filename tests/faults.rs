@@ -16,6 +16,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -132,6 +133,22 @@ fn calls_fail_in_bounded_time_without_a_master_and_work_again_with_it() {
     reads_again(&old, 3);
     writes_again(&mount.path().join("after"), 4);
     assert!(!mount.path().join("directory").exists(), "the mkdir that failed was done");
+    mount.unmount();
+}
+
+#[test]
+fn a_block_of_workers_that_a_new_master_does_not_know_yet_is_waited_for() {
+    let _one = one_at_a_time();
+    let cluster = Cluster::get();
+    let dir = cluster.directory("untold-workers");
+    let mount = patient(&cluster, &dir).property("alluxio.user.file.writetype.default", "MUST_CACHE").start();
+    let path = mount.path().join("file");
+    content::write_file(&path, 3, SIZE).unwrap();
+    let workers = cluster.kill_all_workers();
+    cluster.kill("master").run();
+    let reader = thread::spawn(move || content::check_file(&path, 3, SIZE));
+    workers.into_iter().for_each(Down::run);
+    reader.join().unwrap().unwrap();
     mount.unmount();
 }
 
@@ -280,7 +297,7 @@ fn while_the_master_hangs_an_interrupt_ends_a_stat_and_unmount_by_force_the_moun
 /// A file is read and another one written, a little at a time, while `unmount` is called: what came of the write.
 fn unmounted_meanwhile(mount: Mount, old: &Path, new: &Path) -> std::io::Result<()> {
     let [(reads, reading), (writes, writing)] = [std::sync::mpsc::channel(), std::sync::mpsc::channel()];
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let reader = scope.spawn(move || {
             let mut file = File::open(old)?;
             let mut piece = vec![0; 50_000];

@@ -64,6 +64,10 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(5);
 /// have told it, and one that is asked for a block that it has not is quick to say so.
 const KEPT_LOCATIONS_FOR: Duration = Duration::from_secs(10);
 
+/// So long after the master was lost and found again, a block that nobody has may still be one of a worker that has not told the
+/// master yet.
+const WORKERS_TELL_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long the master's word that the file is at its place is good for before something is read from there, when it was
 /// opened or looked for anyway. A look only for that would be as old by the time the worker opens the file.
 const CONFIRMED_FOR: Duration = Duration::from_millis(20);
@@ -138,7 +142,7 @@ struct Wanted<'a> {
 /// Why a round over all workers failed.
 struct Lost {
     error: FsError,
-    /// Whether some worker could not be reached or was too busy, so that waiting may help.
+    /// Whether some worker could not be reached or was too busy, or is not known to the master yet, so that waiting may help.
     unreachable: bool,
     /// Whether another round is of no use.
     hopeless: bool,
@@ -337,7 +341,8 @@ impl Blocks {
             return Ok(());
         }
         if !is_persisted && !self.was_persisted_since().await {
-            return Err(lost);
+            let untold = holders.is_empty() && self.shared.master.primary().is_new(WORKERS_TELL_WITHIN);
+            return Err(Lost { unreachable: lost.unreachable || untold, ..lost });
         }
         // From here on a worker may get the block from the under file system, and nobody can tell when.
         self.note_absent(block);

@@ -108,6 +108,8 @@ pub(super) struct Server {
     /// The live authentication. Cleared by the task that keeps its stream, and by `refresh`.
     session: Arc<ArcSwapOption<Session>>,
     authenticating: Flight,
+    /// When it was last authenticated at, and whether that was not the first time.
+    authenticated: Mutex<Option<(Instant, bool)>>,
     calls: Arc<Calls>,
 }
 
@@ -164,6 +166,7 @@ impl Server {
             auth_timeout: options.auth_timeout,
             session: Arc::default(),
             authenticating: Flight::default(),
+            authenticated: Mutex::default(),
         })
     }
 
@@ -213,6 +216,11 @@ impl Server {
         }
     }
 
+    /// Whether it wanted another authentication within the last `time`, as it does when it has restarted.
+    pub(super) fn has_forgotten(&self, time: Duration) -> bool {
+        self.authenticated.lock().is_some_and(|(when, again)| again && when.elapsed() < time)
+    }
+
     /// Whether a refused id can be replaced. If not, an answer "unauthenticated" is final.
     pub(super) fn authenticates(&self) -> bool {
         self.user.is_some()
@@ -235,6 +243,8 @@ impl Server {
         };
         let session = Arc::new(session);
         self.session.store(Some(Arc::clone(&session)));
+        let mut last = self.authenticated.lock();
+        *last = Some((Instant::now(), last.is_some()));
         log::debug!("authenticated at {} as {user}", self.name);
         Ok(ChannelId(Some(session)))
     }

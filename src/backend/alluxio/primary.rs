@@ -2,9 +2,11 @@
 //! the question for a service's version tells them apart.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tokio::join;
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -38,6 +40,8 @@ pub(super) struct Primary {
     current: ArcSwapOption<Server>,
     /// The last one that was found.
     last: ArcSwapOption<Server>,
+    /// When one was found in the place of one that was lost.
+    found_again: Mutex<Option<Instant>>,
     finding: Flight,
 }
 
@@ -59,6 +63,7 @@ impl Primary {
             servers,
             current: ArcSwapOption::default(),
             last: ArcSwapOption::default(),
+            found_again: Mutex::default(),
             finding: Flight::default(),
         })
     }
@@ -76,10 +81,20 @@ impl Primary {
         }
     }
 
+    /// Whether the primary may have restarted, or taken over, within the last `time`.
+    pub(super) fn is_new(&self, time: Duration) -> bool {
+        // One that nobody has asked for anything while it was away is only connected again.
+        self.found_again.lock().is_some_and(|when| when.elapsed() < time)
+            || self.current.load().as_ref().is_some_and(|server| server.has_forgotten(time))
+    }
+
     async fn find(&self) -> Result<Arc<Server>, Failure> {
         let server = self.ask_all().await?;
         self.check_versions(&server).await?;
         let before = self.last.swap(Some(Arc::clone(&server)));
+        if before.is_some() {
+            *self.found_again.lock() = Some(Instant::now());
+        }
         if !before.is_some_and(|before| Arc::ptr_eq(&before, &server)) {
             log::info!("the primary master is {}", server.name());
         }
