@@ -1,5 +1,6 @@
 //! Whatever is killed while files are written, at whatever moment, and however often: a file whose close succeeded is
-//! there with its bytes, no file is complete with bytes that nobody wrote, and none stays incomplete.
+//! there with its bytes, no file is complete with bytes that nobody wrote, and none stays incomplete. What a rename or mkdir says
+//! that it has done, it has done.
 //!
 //! What is killed when is random, by a seed that is printed; `KILLS_SEED` repeats a run, as far as time lets it.
 //! `KILLS=1000` kills a thousand times of each kind, instead of what fits in a minute or so.
@@ -355,6 +356,69 @@ fn broken_connections_lose_nothing_that_was_closed() {
     assert!(book.count(Fate::Closed) as u64 >= kills / 10, "hardly anything was written");
     mapped.unmount();
     streamed.unmount();
+}
+
+#[test]
+fn killed_masters_do_nothing_by_halves() {
+    let _one = one_at_a_time();
+    let (cluster, mut random) = (Cluster::get(), seeded());
+    let kills = rounds(1);
+    let dir = cluster.directory("kill-masters");
+    let through = Spec::alluxio(&cluster, &dir.path).start();
+    let cached = Spec::alluxio(&cluster, &dir.path)
+        .property("alluxio.user.file.writetype.default", "MUST_CACHE")
+        .property("alluxio.user.short.circuit.enabled", "false")
+        .start();
+    let (stop, changes) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for (n, mount) in [&through, &through, &cached, &cached].into_iter().enumerate() {
+            let (place, stop, changes) = (mount.path().join(n.to_string()), &stop, &changes);
+            scope.spawn(move || {
+                fs::create_dir(&place).unwrap();
+                let (mut version, mut there) = (0, None);
+                while !stop.load(Ordering::Relaxed) {
+                    version += 1;
+                    there = Some(replace(&place, version, there));
+                    changes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..kills {
+            thread::sleep(Duration::from_millis(1000 + random.below(1000)));
+            let before = changes.load(Ordering::Relaxed);
+            cluster.kill("master").run();
+            let goes_on = || changes.load(Ordering::Relaxed) > before + 8;
+            assert!(holds_within(SETTLES, goes_on), "nothing is changed after the restart");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    eprintln!("{kills} masters killed, {} changes", changes.into_inner());
+    through.unmount();
+    cached.unmount();
+}
+
+/// Makes a directory, replaces the file in `place` by its next `version` and removes the directory: all of that is to be there
+/// once it is said to be done. The data may not get through, and the version `there` stays then. Returns the one that is there.
+fn replace(place: &Path, version: u64, there: Option<u64>) -> u64 {
+    let (dir, target) = (place.join(format!("dir-{version}")), place.join("file"));
+    let task = |version: u64| Task { name: "new".to_owned(), seed: version, size: version * 7919 % 200_000 };
+    fs::create_dir(&dir).unwrap();
+    let now = match (write(&dir, &task(version)), there) {
+        (Err(err), Some(there)) => {
+            eprintln!("version {version} is not there: {err}");
+            assert!(holds_within(SETTLES, || fs::read_dir(&dir).unwrap().next().is_none()));
+            there
+        }
+        (written, _) => {
+            written.unwrap();
+            fs::rename(dir.join("new"), &target).unwrap();
+            version
+        }
+    };
+    let found = state(&target, now, task(now).size);
+    assert!(matches!(found, State::Whole), "version {version}, {now} is to be there: {found:?}");
+    fs::remove_dir(&dir).unwrap();
+    now
 }
 
 #[test]
