@@ -64,10 +64,6 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(5);
 /// have told it, and one that is asked for a block that it has not is quick to say so.
 const KEPT_LOCATIONS_FOR: Duration = Duration::from_secs(10);
 
-/// So long after the master was lost and found again, a block that nobody has may still be one of a worker that has not told the
-/// master yet.
-const WORKERS_TELL_WITHIN: Duration = Duration::from_secs(60);
-
 /// How long the master's word that the file is at its place is good for before something is read from there, when it was
 /// opened or looked for anyway. A look only for that would be as old by the time the worker opens the file.
 const CONFIRMED_FOR: Duration = Duration::from_millis(20);
@@ -341,7 +337,8 @@ impl Blocks {
             return Ok(());
         }
         if !is_persisted && !self.was_persisted_since().await {
-            let untold = holders.is_empty() && self.shared.master.primary().is_new(WORKERS_TELL_WITHIN);
+            // Of a worker that has not told a new master yet, perhaps.
+            let untold = holders.is_empty() && self.shared.master.primary().is_new();
             return Err(Lost { unreachable: lost.unreachable || untold, ..lost });
         }
         // From here on a worker may get the block from the under file system, and nobody can tell when.

@@ -264,6 +264,9 @@ impl Writing {
         if self.stream.is_none() {
             self.open().await?;
         }
+        if let (Target::Block { .. }, Some(worker)) = (&self.target, &self.worker) {
+            self.shared.workers.wait_until_known(worker).await?;
+        }
         let limit = self.shared.options.writer_close_timeout;
         let stream = self.stream.take().expect("it was opened above");
         let hash = match stream {

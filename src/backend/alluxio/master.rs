@@ -32,6 +32,8 @@ use uuid::Uuid;
 use super::MISREAD;
 use super::call_options::operation_id;
 use super::call_options::uuid;
+use super::connection::ChannelId;
+use super::connection::Server;
 use super::connection::UNAUTHENTICATED_MAX;
 use super::connection::within;
 use super::error::Class;
@@ -787,15 +789,8 @@ impl Master {
         F: Fn(Channel, Request<M>) -> Fut,
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
-        let server = self.primary.server().await?;
+        let (server, id) = self.connect().await?;
         self.calls.add(1);
-        let id = match server.ready().await {
-            Ok(id) => id,
-            Err(failure) => {
-                self.primary.lost(&server);
-                return Err(failure);
-            }
-        };
         server.sends(rpc, &message);
         let _call = server.calls(rpc);
         let begun = Instant::now();
@@ -841,6 +836,24 @@ impl Master {
                 status.message()
             ),
         }
+    }
+
+    /// The primary, and what signs requests to it. Asks nobody while the connection lasts that was used last.
+    async fn connect(&self) -> Result<(Arc<Server>, ChannelId), Failure> {
+        let server = self.primary.server().await?;
+        match server.ready().await {
+            Ok(id) => Ok((server, id)),
+            Err(failure) => {
+                self.primary.lost(&server);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Waits until there is a master, if it was lost, as long as the retry properties allow.
+    pub(super) async fn reached(&self) -> Result<()> {
+        self.repeat(|| async { self.connect().await.map(drop) }).await?;
+        Ok(())
     }
 
     fn changing(&self, path: &FsPath) -> FileSystemMasterCommonPOptions {

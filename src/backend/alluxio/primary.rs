@@ -32,6 +32,10 @@ use crate::fs::Result;
 /// The version of the services of a master that this client speaks: that of Alluxio 2.
 const VERSION: i64 = 2;
 
+/// How long after a restart, or after another master has taken over, workers may still have to tell it of themselves and of
+/// their blocks.
+const NEW_FOR: Duration = Duration::from_secs(60);
+
 /// The masters, and which of them serves.
 pub(super) struct Primary {
     options: Arc<AlluxioOptions>,
@@ -81,11 +85,11 @@ impl Primary {
         }
     }
 
-    /// Whether the primary may have restarted, or taken over, within the last `time`.
-    pub(super) fn is_new(&self, time: Duration) -> bool {
+    /// Whether the primary may have restarted, or taken over, so short a time ago that it does not know all workers.
+    pub(super) fn is_new(&self) -> bool {
         // One that nobody has asked for anything while it was away is only connected again.
-        self.found_again.lock().is_some_and(|when| when.elapsed() < time)
-            || self.current.load().as_ref().is_some_and(|server| server.has_forgotten(time))
+        self.found_again.lock().is_some_and(|when| when.elapsed() < NEW_FOR)
+            || self.current.load().as_ref().is_some_and(|server| server.has_forgotten(NEW_FOR))
     }
 
     async fn find(&self) -> Result<Arc<Server>, Failure> {

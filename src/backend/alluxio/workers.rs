@@ -33,6 +33,7 @@ use super::options::HostPort;
 use super::options::LocationPolicy;
 use super::proto::grpc::BlockInfo;
 use super::proto::grpc::WorkerNetAddress;
+use super::retry::Backoff;
 use super::retry::random;
 use super::worker::Worker;
 use crate::fs::Fault;
@@ -199,6 +200,21 @@ impl Workers {
     /// The master does not know a worker that is listed: it has restarted since, and its list is another one.
     pub(super) fn distrust_list(&self) {
         *self.distrusted.lock() = Some(Instant::now());
+    }
+
+    /// Waits until the master knows the worker at `address`, as long as the retry properties allow. What a worker tells a master that
+    /// has just restarted before it has told it of itself, such as a block's commit, fails, and the block is stuck: the worker
+    /// has it, and the master never hears of it.
+    pub(super) async fn wait_until_known(&self, address: &HostPort) -> Result<()> {
+        self.master.reached().await?;
+        let mut backoff = Backoff::new(self.options.rpc_retry);
+        while self.master.primary().is_new() {
+            let list = self.list(Duration::ZERO).await?;
+            if list.workers.iter().any(|worker| worker.address == *address) || !backoff.wait().await {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// A worker did what it was asked.
