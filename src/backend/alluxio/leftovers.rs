@@ -15,7 +15,6 @@ use super::journal::Record;
 use super::journal::cluster;
 use super::journal::left;
 use super::master::Master;
-use super::master::Removal;
 use crate::fs::Fault;
 use crate::fs::FsError;
 use crate::fs::FsPath;
@@ -171,7 +170,7 @@ pub(super) async fn remove_incomplete(master: &Master, file_id: i64) -> Result<O
         Ok(info)
             if info.file_id() == file_id && !info.folder() && (!info.completed() || path.is_beside()) =>
         {
-            master.remove(&path, Removal::One).await
+            master.remove(&path).await
         }
         Ok(_) => return Ok(None),
         Err(err) => Err(err),

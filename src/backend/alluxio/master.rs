@@ -112,15 +112,6 @@ const CAPACITY: &str = "of the cluster";
 type FileClient = FileSystemMasterClientServiceClient<Channel>;
 type BlockClient = BlockMasterClientServiceClient<Channel>;
 
-/// How much of a tree to remove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// A file or an empty directory.
-    One,
-    /// A directory with all that is in it.
-    Tree,
-}
-
 /// What a rename does to a destination that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Destination {
@@ -426,11 +417,11 @@ impl Master {
         self.change(Rpc::CreateDirectory, path, message, send, undone).await
     }
 
-    /// Removes `path`, whatever it is: the master does not tell a file from an empty directory here.
-    pub(super) async fn remove(&self, path: &FsPath, removal: Removal) -> Result<()> {
+    /// Removes `path`, be it a file or an empty directory: the master does not tell them apart here.
+    pub(super) async fn remove(&self, path: &FsPath) -> Result<()> {
         let at = self.at(path);
         let options = DeletePOptions {
-            recursive: Some(removal == Removal::Tree),
+            recursive: Some(false),
             alluxio_only: Some(false),
             unchecked: Some(at.delete_unchecked),
             common_options: Some(at.changing(self.operation_id())),

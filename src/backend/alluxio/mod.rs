@@ -96,7 +96,6 @@ use self::listing::AlluxioListing;
 use self::master::Change;
 use self::master::Destination;
 use self::master::Master;
-use self::master::Removal;
 use self::names::Names;
 use self::proto::grpc::file::FileInfo;
 use self::times::Xattrs;
@@ -311,7 +310,7 @@ impl Shared {
         match (directory, info.folder()) {
             (true, false) => Err(Fault::NotDirectory.into()),
             (false, true) => Err(Fault::IsDirectory.into()),
-            (true, true) | (false, false) => self.master.remove(place, Removal::One).await,
+            (true, true) | (false, false) => self.master.remove(place).await,
         }?;
         self.in_place(info.file_id());
         Ok(())
@@ -323,7 +322,7 @@ impl Shared {
         if !self.beside.lock().is_empty() {
             return self.remove(place, false).await;
         }
-        self.master.remove(place, Removal::One).await.map_err(|err| match err.fault() {
+        self.master.remove(place).await.map_err(|err| match err.fault() {
             Fault::NotEmpty => Fault::IsDirectory.into(),
             _ => err,
         })
@@ -356,7 +355,7 @@ impl Shared {
             (false, true) => Err(Fault::IsDirectory.into()),
             (true, false) => Err(Fault::NotDirectory.into()),
             (true, true) => {
-                self.master.remove(to, Removal::One).await?;
+                self.master.remove(to).await?;
                 self.master.rename(from, to, Destination::Keep).await
             }
         }
