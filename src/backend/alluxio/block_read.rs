@@ -338,7 +338,7 @@ impl Blocks {
         }
         if !is_persisted && !self.was_persisted_since().await {
             // Of a worker that has not told a new master yet, perhaps.
-            let untold = holders.is_empty() && self.shared.master.primary().is_new();
+            let untold = holders.is_empty() && self.shared.master.primary().new_since().is_some();
             return Err(Lost { unreachable: lost.unreachable || untold, ..lost });
         }
         // From here on a worker may get the block from the under file system, and nobody can tell when.

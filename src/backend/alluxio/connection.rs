@@ -216,9 +216,9 @@ impl Server {
         }
     }
 
-    /// Whether it wanted another authentication within the last `time`, as it does when it has restarted.
-    pub(super) fn has_forgotten(&self, time: Duration) -> bool {
-        self.authenticated.lock().is_some_and(|(when, again)| again && when.elapsed() < time)
+    /// When it last wanted another authentication, as it does when it has restarted.
+    pub(super) fn authenticated_again(&self) -> Option<Instant> {
+        self.authenticated.lock().and_then(|(when, again)| again.then_some(when))
     }
 
     /// Whether a refused id can be replaced. If not, an answer "unauthenticated" is final.

@@ -85,11 +85,11 @@ impl Primary {
         }
     }
 
-    /// Whether the primary may have restarted, or taken over, so short a time ago that it does not know all workers.
-    pub(super) fn is_new(&self) -> bool {
+    /// When the primary may have restarted, or taken over, if that is so short a time ago that it need not know all workers.
+    pub(super) fn new_since(&self) -> Option<Instant> {
         // One that nobody has asked for anything while it was away is only connected again.
-        self.found_again.lock().is_some_and(|when| when.elapsed() < NEW_FOR)
-            || self.current.load().as_ref().is_some_and(|server| server.has_forgotten(NEW_FOR))
+        let again = self.current.load().as_ref().and_then(|server| server.authenticated_again());
+        (*self.found_again.lock()).max(again).filter(|when| when.elapsed() < NEW_FOR)
     }
 
     async fn find(&self) -> Result<Arc<Server>, Failure> {

@@ -208,9 +208,10 @@ impl Workers {
     pub(super) async fn wait_until_known(&self, address: &HostPort) -> Result<()> {
         self.master.reached().await?;
         let mut backoff = Backoff::new(self.options.rpc_retry);
-        while self.master.primary().is_new() {
-            let list = self.list(Duration::ZERO).await?;
-            if list.workers.iter().any(|worker| worker.address == *address) || !backoff.wait().await {
+        let knows = |list: &List| list.workers.iter().any(|worker| worker.address == *address);
+        while let Some(since) = self.master.primary().new_since() {
+            let told = self.list.load_full().is_some_and(|list| list.asked > since && knows(&list));
+            if told || knows(&*self.list(Duration::ZERO).await?) || !backoff.wait().await {
                 break;
             }
         }
