@@ -85,6 +85,11 @@ impl Cluster {
         Down { cluster: self.clone(), name: name.to_owned(), down: true }
     }
 
+    /// The master that serves, of several.
+    pub(crate) fn leader(&self) -> String {
+        self.script(&["leader"]).trim().to_owned()
+    }
+
     pub(crate) fn kill_all_workers(&self) -> Vec<Down> {
         self.workers().iter().map(|name| self.kill(name)).collect()
     }
