@@ -264,8 +264,8 @@ impl Writing {
         if self.stream.is_none() {
             self.open().await?;
         }
-        if let (Target::Block { .. }, Some(worker)) = (&self.target, &self.worker) {
-            self.shared.workers.wait_until_known(worker).await?;
+        if matches!(self.target, Target::Block { .. }) {
+            self.make_ready().await?;
         }
         let limit = self.shared.options.writer_close_timeout;
         let stream = self.stream.take().expect("it was opened above");
@@ -282,6 +282,22 @@ impl Writing {
             self.shared.workers.worked(worker);
         }
         Ok(hash)
+    }
+
+    /// Makes sure of all that can be before a block is committed: a master that is lost from then on fails it.
+    async fn make_ready(&mut self) -> Result<(), Failure> {
+        // Which cannot be sent again, and may take the worker a while.
+        if self.kept.is_none()
+            && self.flushed < self.written
+            && matches!(self.stream, Some(Stream::Remote(_)))
+        {
+            self.try_flush().await?;
+            self.flushed = self.written;
+        }
+        match &self.worker {
+            Some(worker) => Ok(self.shared.workers.wait_until_known(worker).await?),
+            None => Ok(()),
+        }
     }
 
     /// Gives up what was not committed. When this returns, the worker has most likely removed what it has of a file of the under
