@@ -372,7 +372,8 @@ fn an_unmount_waits_for_a_file_that_is_only_being_made() {
     let hung = cluster.suspend("master");
     let operands = [format!("if={}", source.display()), format!("of={}", new.display())];
     let mut copy = Command::new("dd").args(["bs=1M", "status=none"]).args(operands).spawn().unwrap();
-    process::wait_until_in_fuse(&copy);
+    // What has not reached the mount by then is refused.
+    wait_until_a_server_is_asked(&mount, &copy);
     process::signal(mount.pid(), Signal::SIGTERM);
     let waits = || !mount.logged("Waiting for all in progress file read/write").is_empty();
     wait_until("the mount waits for its end", BOUND, waits);
@@ -559,13 +560,19 @@ fn start_interruptible(program: &str, path: &Path) -> Child {
         .unwrap()
 }
 
+/// Waits until a thread of the mount waits for others to answer what `child` has asked for.
+fn wait_until_a_server_is_asked(mount: &Mount, child: &Child) {
+    let caller = format!("pid {},", child.id());
+    wait_until("a worker of the mount waits for a server", BOUND, || {
+        let threads = process::succeed(mount.command().arg("threads").arg(mount.path()), BOUND);
+        threads.lines().any(|line| line.contains(&caller) && line.contains("; waits "))
+    });
+}
+
 fn interrupt_while_it_waits(mut child: Child, mount: &Mount) {
     use std::os::unix::process::ExitStatusExt;
     // An interrupt that overtakes its request may be lost over io_uring.
-    wait_until("a worker has the request", BOUND, || {
-        let threads = process::succeed(mount.command().arg("threads").arg(mount.path()), BOUND);
-        threads.contains(&format!("pid {}", child.id()))
-    });
+    wait_until_a_server_is_asked(mount, &child);
     process::signal(child.id(), Signal::SIGINT);
     let status = process::status_within(&mut child, BOUND);
     if status.is_none() {

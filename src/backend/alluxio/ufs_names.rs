@@ -17,6 +17,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use crate::fs::FsPath;
+use crate::waiting;
 
 /// How long a name is waited for. Longer than a worker takes to remove what was given up; who has the name beyond that is most
 /// likely somewhere else by now, moved by another client.
@@ -70,6 +71,10 @@ impl UfsNames {
     /// Waits until nobody has a name at or below `place` that was given up, at most for [`LIMIT`].
     pub(super) async fn settled(self: &Arc<Self>, place: &FsPath) {
         let names = self.given_up(place);
+        if names.is_empty() {
+            return;
+        }
+        let _wait = waiting::wait(&Arc::default(), "a worker to be done with a file that was given up");
         let mine = Arc::default();
         let all = async {
             for name in &names {

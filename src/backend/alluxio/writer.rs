@@ -22,6 +22,7 @@ use super::Shared;
 use super::budget::Permit;
 use super::budget::Use;
 use super::chunk::Chunk;
+use super::error::Rpc;
 use super::incomplete::IncompleteFile;
 use super::leftovers::Unwanted;
 use super::options::PathOptions;
@@ -72,8 +73,10 @@ pub(super) fn create(
             Unwanted::Incomplete(file).remove(&maker).await;
         }
     });
-    let (file, info) =
-        shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?;
+    let (file, info) = {
+        let _wait = waiting::wait(&Arc::default(), Rpc::CreateFile.name());
+        shared.bridge.run(ctx, None, async { made.await.unwrap_or_else(|_| Err(job_died())) })?
+    };
     let mut writer = Writer::new(Arc::clone(shared), at, shared.attr(&info), file, &info, options.beside);
     // After the writer, which removes the file if this is interrupted.
     let info = shared.bridge.run(ctx, None, async { Ok(shared.adopt(ctx, place, info).await) })?;
