@@ -59,6 +59,7 @@ fn a_file_larger_than_memory_is_read_within_the_limit_pass_after_pass() {
 
     let mount = spec(&cluster, &dir.path, LIMIT).start();
     let path = mount.path().join("large");
+    let [before, _] = process::resident(mount.pid());
     let mut after = Vec::new();
     for _ in 0..5 {
         // Four readers, a little apart, with a descriptor each.
@@ -81,6 +82,12 @@ fn a_file_larger_than_memory_is_read_within_the_limit_pass_after_pass() {
     // Now and then the allocator keeps more of what was in use at a time. What is lost is lost in each pass.
     assert!(after.windows(2).any(|pair| pair[1] <= pair[0] + MIB), "it grows: {after:?}");
     assert!(holds_within(PATIENCE, || gauges(&mount) == [0; 3]), "{:?} with nothing open", gauges(&mount));
+    let at_rest = || process::resident(mount.pid())[0];
+    assert!(
+        holds_within(PATIENCE, || at_rest() < before + 16 * MIB),
+        "{before} bytes at first, {} at rest",
+        at_rest()
+    );
     mount.unmount();
 }
 

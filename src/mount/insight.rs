@@ -47,7 +47,7 @@ pub(super) fn start(
     point: PathBuf,
     fs: Arc<dyn FileSystem>,
     parts: Parts,
-    also: impl Fn() + Send + 'static,
+    mut also: impl FnMut() + Send + 'static,
 ) -> Result<Insight, Failure> {
     let client = config.optional_text(&keys::USER_APP_ID);
     let host = host(config);
@@ -147,7 +147,7 @@ impl Ticker {
     fn start(
         name: &str,
         interval: Duration,
-        work: impl Fn(&Cancel) + Send + 'static,
+        mut work: impl FnMut(&Cancel) + Send + 'static,
         last: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
         // A zero would keep a processor busy.

@@ -12,6 +12,7 @@ mod ending;
 mod failure;
 mod figures;
 mod fuse_conf;
+mod heap;
 mod insight;
 mod launch;
 mod log_file;
@@ -97,6 +98,7 @@ use cluster::Watch;
 use control::Inspected;
 use ending::Ending;
 use figures::Parts;
+use heap::Heap;
 use log_file::Reopen;
 use pid_file::PidFile;
 use point::Conditions;
@@ -427,6 +429,7 @@ fn serve_logged(
         log::info!("mount options without effect: {}", plan.options.without_effect.join(","));
     }
     raise_open_files();
+    heap::set_up();
     // The last one goes first.
     let _tracing = tracing::start(plan);
     let Built { fs, cluster, watch: _watch } = backend(plan)?;
@@ -486,9 +489,13 @@ fn serve_logged(
     };
     let dirs = plan.config.runtime_dirs();
     let presence = Arc::new(Presence::begin(dirs, registry, registration, inspected.clone()));
-    let present = Arc::clone(&presence);
-    let insight =
-        insight::start(&plan.config, port, plan.point.clone(), behind, parts, move || present.renew())?;
+    let (present, cluster) = (Arc::clone(&presence), parts.cluster.clone());
+    let mut heap = Heap::default();
+    let also = move || {
+        present.renew();
+        heap.rest(cluster.as_ref().map_or(0, |cluster| cluster.memory().held()));
+    };
+    let insight = insight::start(&plan.config, port, plan.point.clone(), behind, parts, also)?;
     let at_terminal = launch.is_at_terminal();
     let received = move |signal| {
         let name = match signal {

@@ -55,6 +55,13 @@ pub struct Memory {
     pub mapped: u64,
 }
 
+impl Memory {
+    /// What data takes of the limit just now.
+    pub fn held(&self) -> u64 {
+        self.read + self.read_ahead + self.write
+    }
+}
+
 impl Display for Memory {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let Self { limit, read, read_ahead, write, mapped } = self;

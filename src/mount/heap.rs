@@ -1,0 +1,79 @@
+//! The C library's allocator, as it suits one who fetches data into pieces of memory and lets go of many at a time.
+
+use std::fs::read_to_string;
+use std::time::Instant;
+
+use nix::unistd::SysconfVar;
+use nix::unistd::sysconf;
+
+/// So much free memory at the end of each arena stays with the process. glibc gives back what is over 128 KiB, and one reader of a
+/// large file would have its pages zeroed again for each window. It comes to the same by itself once pieces of half this size have
+/// been freed.
+#[cfg(target_env = "gnu")]
+const TRIM_THRESHOLD: libc::c_int = 8 << 20;
+
+/// Larger pieces are mappings of their own, given back one by one. As the most that glibc would come to by itself.
+#[cfg(target_env = "gnu")]
+const MMAP_THRESHOLD: libc::c_int = 32 << 20;
+
+/// With less than this to be had it is not worth a look at each free piece.
+const WORTH: u64 = 8 << 20;
+
+/// Before there are threads that allocate.
+pub(super) fn set_up() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in
+        [(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD), (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD)]
+    {
+        // SAFETY: it takes numbers, and says 0 of those that it does not like.
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            log::debug!("the allocator does not take {value} for parameter {parameter}");
+        }
+    }
+}
+
+/// Gives memory back that the allocator keeps: one piece in use keeps all that lies before it in its arena, some hundred megabytes
+/// after many readers.
+#[derive(Default)]
+pub(super) struct Heap {
+    /// Data was held since the last time.
+    used: bool,
+    /// What the process had after the last time, or less.
+    least: u64,
+}
+
+impl Heap {
+    /// To be called now and then, with the bytes of data that are held just now. Does something when none are, if some were
+    /// since the last time, or if other memory has grown much.
+    pub(super) fn rest(&mut self, held: u64) {
+        let Some(now) = private() else { return };
+        self.used |= held > 0;
+        self.least = self.least.min(now);
+        if held > 0 || !self.used && now < self.least + WORTH {
+            return;
+        }
+        let begun = Instant::now();
+        #[cfg(target_env = "gnu")]
+        // SAFETY: it only looks at what is free.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+        self.used = false;
+        self.least = private().unwrap_or(now);
+        log::debug!(
+            "{} bytes of memory were given back in {:?}, {} are in use",
+            now.saturating_sub(self.least),
+            begun.elapsed(),
+            self.least
+        );
+    }
+}
+
+/// The resident memory that is no file's, in bytes.
+fn private() -> Option<u64> {
+    let text = read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
+    let (resident, shared) = (pages.next()?, pages.next()?);
+    let page = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
+    Some(resident.saturating_sub(shared) * page)
+}
