@@ -57,7 +57,8 @@ fn a_file_larger_than_memory_is_read_within_the_limit_pass_after_pass() {
     content::write_file(&path, 6, size).unwrap();
     mount.unmount();
 
-    let mount = spec(&cluster, &dir.path, LIMIT).start();
+    // A thread that is kept for more requests keeps the memory for one, too.
+    let mount = spec(&cluster, &dir.path, LIMIT).option("max_idle_threads=1").start();
     let path = mount.path().join("large");
     let [before, _] = process::resident(mount.pid());
     let mut after = Vec::new();
@@ -82,12 +83,14 @@ fn a_file_larger_than_memory_is_read_within_the_limit_pass_after_pass() {
     // Now and then the allocator keeps more of what was in use at a time. What is lost is lost in each pass.
     assert!(after.windows(2).any(|pair| pair[1] <= pair[0] + MIB), "it grows: {after:?}");
     assert!(holds_within(PATIENCE, || gauges(&mount) == [0; 3]), "{:?} with nothing open", gauges(&mount));
+    // Two threads receive, each with up to 8 MiB that the allocator keeps.
     let at_rest = || process::resident(mount.pid())[0];
     assert!(
-        holds_within(PATIENCE, || at_rest() < before + 16 * MIB),
+        holds_within(PATIENCE, || at_rest() < before + 24 * MIB),
         "{before} bytes at first, {} at rest",
         at_rest()
     );
+    println!("{} MiB at first, {} at rest", before / MIB, at_rest() / MIB);
     mount.unmount();
 }
 

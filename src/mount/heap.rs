@@ -6,7 +6,7 @@ use std::time::Instant;
 use nix::unistd::SysconfVar;
 use nix::unistd::sysconf;
 
-/// So much free memory at the end of each arena stays with the process. glibc gives back what is over 128 KiB, and one reader of a
+/// So much free memory at the end of each arena stays with the process, also at rest. glibc gives back what is over 128 KiB, and one reader of a
 /// large file would have its pages zeroed again for each window. It comes to the same by itself once pieces of half this size have
 /// been freed.
 #[cfg(target_env = "gnu")]
@@ -36,15 +36,16 @@ pub(super) fn set_up() {
 /// after many readers.
 #[derive(Default)]
 pub(super) struct Heap {
-    /// Data was held since the last time.
+    /// Data was held since there was nothing more to be had.
     used: bool,
     /// What the process had after the last time, or less.
     least: u64,
 }
 
 impl Heap {
-    /// To be called now and then, with the bytes of data that are held just now. Does something when none are, if some were
-    /// since the last time, or if other memory has grown much.
+    /// To be called now and then, with the bytes of data that are held just now. Does something when none are, if some were, until
+    /// there is nothing more to be had, as what is behind a call that was given up goes a little later; and if other memory has
+    /// grown much.
     pub(super) fn rest(&mut self, held: u64) {
         let Some(now) = private() else { return };
         self.used |= held > 0;
@@ -58,14 +59,11 @@ impl Heap {
         unsafe {
             libc::malloc_trim(0);
         }
-        self.used = false;
+        let took = begun.elapsed();
         self.least = private().unwrap_or(now);
-        log::debug!(
-            "{} bytes of memory were given back in {:?}, {} are in use",
-            now.saturating_sub(self.least),
-            begun.elapsed(),
-            self.least
-        );
+        let given = now.saturating_sub(self.least);
+        self.used = given >= WORTH / 8;
+        log::debug!("{given} bytes of memory were given back in {took:?}, {} are in use", self.least);
     }
 }
 
