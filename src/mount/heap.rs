@@ -6,9 +6,9 @@ use std::time::Instant;
 use nix::unistd::SysconfVar;
 use nix::unistd::sysconf;
 
-/// So much free memory at the end of each arena stays with the process, also at rest. glibc gives back what is over 128 KiB, and one reader of a
-/// large file would have its pages zeroed again for each window. It comes to the same by itself once pieces of half this size have
-/// been freed.
+/// So much free memory at the end of each arena stays with the process, also at rest. glibc gives back what is over 128 KiB, and
+/// one reader of a large file would have its pages zeroed again for each window. It comes to the same by itself once pieces of
+/// half this size have been freed.
 #[cfg(target_env = "gnu")]
 const TRIM_THRESHOLD: libc::c_int = 8 << 20;
 
