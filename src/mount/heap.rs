@@ -1,10 +1,8 @@
 //! The C library's allocator, as it suits one who fetches data into pieces of memory and lets go of many at a time.
 
-use std::fs::read_to_string;
 use std::time::Instant;
 
-use nix::unistd::SysconfVar;
-use nix::unistd::sysconf;
+use super::memory;
 
 /// So much free memory at the end of each arena stays with the process, also at rest. glibc gives back what is over 128 KiB, and
 /// one reader of a large file would have its pages zeroed again for each window. It comes to the same by itself once pieces of
@@ -19,7 +17,10 @@ const MMAP_THRESHOLD: libc::c_int = 32 << 20;
 /// With less than this to be had it is not worth a look at each free piece.
 const WORTH: u64 = 8 << 20;
 
-/// Before there are threads that allocate.
+/// After so much was given back there may be more a moment later.
+const MORE: u64 = 1 << 20;
+
+/// Before there are threads that fetch data.
 pub(super) fn set_up() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in
@@ -62,16 +63,12 @@ impl Heap {
         let took = begun.elapsed();
         self.least = private().unwrap_or(now);
         let given = now.saturating_sub(self.least);
-        self.used = given >= WORTH / 8;
+        self.used = given >= MORE;
         log::debug!("{given} bytes of memory were given back in {took:?}, {} are in use", self.least);
     }
 }
 
 /// The resident memory that is no file's, in bytes.
 fn private() -> Option<u64> {
-    let text = read_to_string("/proc/self/statm").ok()?;
-    let mut pages = text.split(' ').skip(1).map_while(|field| field.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()?, pages.next()?);
-    let page = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
-    Some(resident.saturating_sub(shared) * page)
+    memory::of_process("RssAnon:")
 }

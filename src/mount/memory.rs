@@ -1,4 +1,5 @@
-//! How much memory the data of a mount may take: what the user says, else a share of what this process may have.
+//! How much memory the data of a mount may take: what the user says, else a share of what this process may have. And how
+//! much the process has.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -35,9 +36,19 @@ fn available(root: &Path) -> Option<u64> {
 }
 
 fn machine(root: &Path) -> Option<u64> {
-    let text = read_to_string(root.join("proc/meminfo")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    field(&root.join("proc/meminfo"), "MemTotal:")
+}
+
+/// What the system says of the memory of this process, in bytes; `VmRSS:` is one of the names.
+pub(super) fn of_process(name: &str) -> Option<u64> {
+    field(Path::new("/proc/self/status"), name)
+}
+
+/// The value in bytes of a line like `MemTotal:  8388608 kB`.
+fn field(file: &Path, name: &str) -> Option<u64> {
+    let text = read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// The limits of the group in one line of `/proc/self/cgroup`, and of those above it. Inside a container the path may be

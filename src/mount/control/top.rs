@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::metrics::Histogram;
 use crate::metrics::Operation;
 use crate::metrics::Source;
+use crate::mount::memory;
 use crate::session::Event;
 use crate::session::Listener;
 use crate::session::Topic;
@@ -208,8 +209,5 @@ fn read_by_source() -> BTreeMap<String, u64> {
 
 /// The memory of this process in bytes.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.unwrap_or_default() << 10
+    memory::of_process("VmRSS:").unwrap_or_default()
 }
